@@ -1,0 +1,244 @@
+"""Any audio file -> mono float32 at the model's rate, in blocks of bounded size.
+
+soundfile reads what it can, PyAV the rest. Nothing that a header says is believed: what counts is what
+comes out of the decoder, up to the limits of AudioConfig.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from musicclass.config import AudioConfig
+from musicclass.errors import DecodeError, InvalidSampleError, SilentError
+from musicclass.features import Array
+
+Source = str | os.PathLike[str] | IO[bytes]
+
+BLOCK_FRAMES = 65_536
+SILENCE = 2.0**-15  # one step of 16-bit audio
+LENGTH_UNKNOWN = 2**40  # frame counts from here on mean that the header doesn't know
+SHORT_BY = 0.5  # seconds that may be missing of what the header promises
+MISFIT = 0.02  # share by which a file's size may differ from what its header says
+SIZE_UNKNOWN = 2**31 - 65_536  # chunk sizes from here on were written by programs that didn't know
+GUESSED_DURATION = {"mp3", "aac", "ac3"}  # formats whose duration FFmpeg reckons from the bit rate
+# Without this, a playlist that is named .mp3 reads other files, or the network.
+FORMATS = "mp3,mov,flac,ogg,wav,w64,aiff,aac,asf,matroska,ape,wv,caf,au,mpc,mpc8,tta,ac3"
+
+
+def load(source: Source, sample_rate: int, limits: AudioConfig | None = None) -> Array:
+    """All of a file's audio: mono (n,) at `sample_rate`. For its errors see `stream`."""
+    blocks = list(stream(source, sample_rate, limits))
+    return np.concatenate(blocks)
+
+
+def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) -> Iterator[Array]:
+    """Mono blocks (n,) of a file, or of an open binary file, at `sample_rate` (Hz).
+
+    What lies beyond `limits.max_seconds` is not read. Raises, also after some blocks have come:
+    DecodeError (missing, unreadable, not audio, cut short, beyond the limits), InvalidSampleError
+    (NaN or infinite samples) and SilentError.
+    """
+    limits = limits or AudioConfig()
+    name = source_name(source)
+    with _opened(source, name, limits) as (rate, blocks):
+        yield from resample(blocks, rate, sample_rate, name, limits)
+
+
+def resample(
+    blocks: Iterator[Any], rate: int, sample_rate: int, name: str, limits: AudioConfig | None = None
+) -> Iterator[Array]:
+    """Blocks (n,) or (n, channels) at `rate` -> checked mono blocks at `sample_rate`; errors as in `stream`."""
+    limits = limits or AudioConfig()
+    if not limits.min_rate <= rate <= limits.max_rate:
+        raise DecodeError(
+            f"{name}: a sample rate of {rate} Hz is outside {limits.min_rate} to {limits.max_rate} Hz; "
+            "resample it, or repair its header"
+        )
+    converter = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
+    left, peak = int(limits.max_seconds * rate), -1.0
+    for block in blocks:
+        mono = _mono(block[:left], name, limits)
+        if not len(mono):
+            continue
+        left -= len(mono)
+        peak = max(peak, float(np.abs(mono).max(initial=0)))
+        yield converter.resample_chunk(mono) if converter else mono
+        if left <= 0:
+            break
+    if peak < 0:
+        raise DecodeError(f"{name}: holds no sound at all (0 samples); copy or export it again")
+    if peak < SILENCE:
+        raise SilentError(f"{name}: nothing but silence; check how it was recorded or exported")
+    if converter:
+        yield converter.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def source_name(source: Source) -> str:
+    """What to call a source in messages."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source).encode("utf-8", "backslashreplace").decode("utf-8")
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "<audio>"
+
+
+def _mono(block: Array, name: str, limits: AudioConfig) -> Array:
+    if block.ndim == 2 and block.shape[1] > limits.max_channels:
+        raise DecodeError(
+            f"{name}: {block.shape[1]} channels are more than {limits.max_channels}; mix it down to stereo first"
+        )
+    mono: Array = block if block.ndim == 1 else block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise InvalidSampleError(f"{name}: holds NaN or infinite samples; export it anew from its source")
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+@contextmanager
+def _opened(source: Source, name: str, limits: AudioConfig) -> Iterator[tuple[int, Iterator[Array]]]:
+    """The sample rate, and blocks (n, channels)."""
+    if isinstance(source, str | os.PathLike):
+        source = _checked(Path(source), name)
+    try:
+        if not _suits_soundfile(source, name):
+            raise TypeError
+        file = soundfile.SoundFile(os.fspath(source) if isinstance(source, Path) else source)
+    except (soundfile.LibsndfileError, TypeError, UnicodeEncodeError):
+        if not isinstance(source, Path):
+            source.seek(0)
+        with _opened_by_av(source, name) as container:
+            audio = container.streams.audio[0]
+            yield audio.rate or 0, _av_blocks(container, audio, name, limits)
+    else:
+        with file:
+            yield file.samplerate, _soundfile_blocks(file, name, limits)
+
+
+def _checked(path: Path, name: str) -> Path:
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            path.open("rb").close()
+    except FileNotFoundError:
+        raise DecodeError(f"{name}: no such file; check the name") from None
+    except PermissionError:
+        raise DecodeError(f"{name}: no permission to read it; change that, or ask its owner") from None
+    except (OSError, ValueError) as error:
+        raise DecodeError(f"{name}: can't be opened ({error}); check the disk and the name") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError(f"{name}: not a regular file; give an audio file or a folder")
+    if not status.st_size:
+        raise DecodeError(f"{name}: empty (0 bytes); copy it again from its source")
+    return path
+
+
+def _suits_soundfile(source: Path | IO[bytes], name: str) -> bool:
+    """False for an mp3 without a fitting Xing header: libsndfile would stop where it guesses the end to be.
+
+    Raises DecodeError for an mp3 that is shorter than its Xing header says.
+    """
+    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        tag, first = file.read(10), 0
+        if tag[:3] == b"ID3" and len(tag) == 10:
+            first = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+        file.seek(first)
+        frame = file.read(256)
+        file.seek(0)
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # not MPEG layer III
+        return True
+    xing = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if xing < 0 or len(frame) < xing + 16 or frame[xing + 7] & 3 != 3:
+        return False
+    (promised,) = struct.unpack(">I", frame[xing + 12 : xing + 16])
+    _refuse_small(name, size - first, promised)
+    return bool(size - first <= promised * (1 + MISFIT))
+
+
+def _soundfile_blocks(file: soundfile.SoundFile, name: str, limits: AudioConfig) -> Iterator[Array]:
+    rate, frames = file.samplerate, 0
+    while True:
+        try:
+            block = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise DecodeError(f"{name}: damaged after {frames / rate:.1f} s ({error}); copy it again") from None
+        if not len(block):
+            break
+        frames += len(block)
+        yield block
+    for promised, found in re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info):
+        if int(promised) < SIZE_UNKNOWN:
+            _refuse_small(name, int(found), int(promised))
+    if file.frames < LENGTH_UNKNOWN:
+        _refuse_cut(name, frames, file.frames, rate, limits)
+
+
+@contextmanager
+def _opened_by_av(source: Path | IO[bytes], name: str) -> Iterator[Any]:
+    import av
+    import av.error
+
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    target = os.path.abspath(source) if isinstance(source, Path) else source
+    try:
+        container = av.open(target, options=options, metadata_errors="ignore")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise _unusable(name, error) from None
+    with container:
+        if not container.streams.audio:
+            raise DecodeError(f"{name}: has no sound in it; give an audio file")
+        yield container
+
+
+def _av_blocks(container: Any, audio: Any, name: str, limits: AudioConfig) -> Iterator[Array]:
+    import av
+    import av.error
+
+    frames, to_float = 0, av.AudioResampler(format="fltp")
+    try:
+        for frame in container.decode(audio):
+            for part in to_float.resample(frame):
+                block: Array = part.to_ndarray().T.astype(np.float32, copy=False)
+                frames += len(block)
+                yield block
+    except (av.error.FFmpegError, ValueError) as error:
+        raise _unusable(name, error) from None
+    if container.format.name not in GUESSED_DURATION:
+        _refuse_cut(name, frames, int(_av_seconds(container, audio) * audio.rate), audio.rate, limits)
+
+
+def _av_seconds(container: Any, audio: Any) -> float:
+    if audio.duration and audio.time_base:
+        return float(audio.duration * audio.time_base)
+    return float(container.duration or 0) / 1e6
+
+
+def _unusable(name: str, error: Exception) -> DecodeError:
+    reason = getattr(error, "strerror", None) or error
+    return DecodeError(f"{name}: not audio, or damaged ({reason}); see if it plays, or convert it to wav or flac")
+
+
+def _refuse_cut(name: str, frames: int, promised: int, rate: int, limits: AudioConfig) -> None:
+    missing = min(promised, int(limits.max_seconds * rate)) - frames
+    if missing > SHORT_BY * rate:
+        raise DecodeError(
+            f"{name}: cut short: {frames / rate:.1f} s of the {promised / rate:.1f} s it should have; "
+            "copy it again from its source"
+        )
+
+
+def _refuse_small(name: str, found: int, promised: int) -> None:
+    if found < promised * (1 - MISFIT):
+        raise DecodeError(
+            f"{name}: cut short: {found:,} of the {promised:,} bytes it should have; copy it again from its source"
+        )

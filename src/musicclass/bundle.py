@@ -1,0 +1,108 @@
+"""A model on disk: a folder with model.onnx (MFCC in, logits out) and card.json (what it is and what it saw)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musicclass.config import FeatureConfig, from_dict
+from musicclass.errors import BundleError, ConfigError
+from musicclass.files import write_atomically, write_text
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+MODEL, CARD = "model.onnx", "card.json"
+FORMAT = 1
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model that has been checked against its card."""
+
+    path: Path
+    genres: tuple[str, ...]  # in the order of the logits
+    features: FeatureConfig
+    card: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.card["name"])
+
+    def session(self) -> onnxruntime.InferenceSession:
+        """The network, on one thread, so that an answer never depends on the machine's load.
+
+        Raises BundleError when it can't be run, or takes or gives something else than the card says.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(
+                (self.path / MODEL).read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise BundleError(f"{self.path / MODEL}: can't be run ({error}); train or copy it again") from None
+        inputs = [tuple(item.shape[2:]) for item in session.get_inputs()]
+        outputs = [tuple(item.shape[1:]) for item in session.get_outputs()]
+        wanted = [(self.features.n_mfcc,)], [(len(self.genres),)]
+        if (inputs, outputs) != wanted:
+            raise BundleError(
+                f"{self.path}: its network has inputs {inputs} and outputs {outputs}, "
+                f"its card says {wanted[0]} MFCCs and {wanted[1]} genres; they don't belong together"
+            )
+        return session
+
+
+def pretrained_names() -> list[str]:
+    """The models that ship with musicclass."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CARD}"))
+
+
+def load_bundle(source: str | Path = "gtzan") -> Bundle:
+    """Open a bundle's folder, or one that ships, by its name.
+
+    Raises BundleError when it is missing, damaged, or its network isn't the one its card was written for.
+    """
+    shipped = str(source) in pretrained_names()
+    path = PRETRAINED / str(source) if shipped else Path(source)
+    try:
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+        digest = hashlib.sha256((path / MODEL).read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{path}: not a model ({error.filename} is missing); give a folder made by `musicclass train`, "
+            f"or a name: {', '.join(pretrained_names())}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: can't be read ({error})") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise BundleError(f"{path / CARD}: not a card of format {FORMAT}; train anew, or update musicclass")
+    try:
+        genres = tuple(str(genre) for genre in card["genres"])
+        features = from_dict(FeatureConfig, card["config"]["features"])
+        same = card["sha256"] == digest
+    except (KeyError, TypeError, ConfigError) as error:
+        raise BundleError(f"{path / CARD}: damaged ({error}); train or copy it again") from None
+    if not same:
+        raise BundleError(f"{path}: {MODEL} is not the one that {CARD} describes; train or copy it again")
+    if len(set(genres)) != len(genres) or len(genres) < 2:
+        raise BundleError(f"{path / CARD}: damaged: needs two different genres or more, has {genres}")
+    return Bundle(path, genres, features, card)
+
+
+def save_bundle(path: Path, model: bytes, card: dict[str, Any]) -> Bundle:
+    """Write network and card, and check what was written. Between the two writes an old card refuses the new model."""
+    card = {"format": FORMAT, **card, "sha256": hashlib.sha256(model).hexdigest()}
+    with write_atomically(path / MODEL) as file:
+        file.write(model)
+    write_text(path / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    bundle = load_bundle(path.resolve())
+    bundle.session()
+    return bundle

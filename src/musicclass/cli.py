@@ -1,0 +1,305 @@
+"""The command line: arguments and printing only. Results go to stdout, everything else to stderr.
+
+Exit status: 0 all well, 1 some files failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from musicclass.errors import MusicClassError, require
+
+if TYPE_CHECKING:
+    from musicclass.bundle import Bundle
+    from musicclass.datasets import Dataset
+
+app = typer.Typer(
+    help="Tell the genre of music, and train what tells it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Side(StrEnum):
+    """The part of a split that is evaluated."""
+
+    train = "train"
+    valid = "valid"
+    test = "test"
+
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A folder made by `train`, or a name that ships.")]
+SplitOption = Annotated[str, typer.Option(help="random, artist, filtered, or FILE.csv (track, split).")]
+KindOption = Annotated[str, typer.Option("--dataset", help="archive, gtzan, folder, or auto.")]
+ArtistsOption = Annotated[Path | None, typer.Option(help="CSV (track, artist) for a folder of genres.")]
+ConfigOption = Annotated[str | None, typer.Option("--config", help="default, student, or a TOML file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as training.epochs=50.")]
+DataArgument = Annotated[Path, typer.Argument(help="GTZAN, a folder with a sub-folder per genre, or an archive.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from musicclass import __version__
+
+        print(f"musicclass {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def predict(
+    files: Annotated[list[str], typer.Argument(help="Files, folders, patterns; - reads names from standard input.")],
+    model: ModelOption = "gtzan",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for one file.")] = False,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A table with a row for each file.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many genres the table shows for a file.")] = 3,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the time line; for several files, the folder for them.")
+    ] = None,
+) -> None:
+    """Tell the genre of files: over the whole track and along its time line."""
+    from musicclass import walk
+    from musicclass.classifier import Classifier
+    from musicclass.errors import AudioError
+    from musicclass.printing import Printer
+
+    if as_json + as_jsonl + as_csv > 1:
+        raise typer.BadParameter("choose one of --json, --jsonl, --csv")
+    one_file = len(files) == 1 and files[0] != "-" and not os.path.isdir(files[0])
+    names = list(walk.files(files))
+    one_file = one_file and len(names) == 1
+    if as_json and not one_file:
+        raise typer.BadParameter("--json is for one file; use --jsonl for many")
+    if plot:
+        require("matplotlib", "plot")
+    if not names:
+        raise typer.BadParameter(f"no audio files found in {', '.join(files)}")
+    kind = "json" if as_json else "jsonl" if as_jsonl else "csv" if as_csv else "table"
+    classifier = Classifier.load(model)
+    printer = Printer(kind, classifier.genres, top, len(names), classifier.limits.max_seconds)
+    failed = False
+    for name in names:
+        try:
+            prediction = classifier.predict(name)
+        except AudioError as error:
+            failed = True
+            printer.failure(name, error)
+        else:
+            printer.result(prediction)
+            if plot:
+                _draw_timeline(classifier, name, prediction, plot if one_file else plot / _picture_name(name))
+    printer.finish()
+    if failed:
+        raise typer.Exit(1)
+
+
+def _picture_name(name: str) -> str:
+    """A file name that no other track's picture has: the path, flattened."""
+    return os.path.relpath(name).replace(os.sep, "_").replace("..", "_") + ".png"
+
+
+def _draw_timeline(classifier: Any, name: str, prediction: Any, path: Path) -> None:
+    from musicclass import audio, plots
+
+    waveform = audio.load(name, 8_000, classifier.limits)
+    plots.save(plots.timeline(prediction, waveform), path)
+    print(f"{path} written", file=sys.stderr)
+
+
+@app.command()
+def train(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the model, its card and its pictures.")],
+    split: SplitOption = "random",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    dataset: KindOption = "auto",
+    artists: ArtistsOption = None,
+    name: Annotated[str, typer.Option(help="The model's name; by default its folder's.")] = "",
+) -> None:
+    """Train a model on tracks whose genre is known, and evaluate it once on its test tracks."""
+    from musicclass.config import load_config
+
+    chosen = load_config(config, tuple(settings or ()))
+    _prepare_keras()
+    from musicclass.datasets import open_dataset
+    from musicclass.datasets.splits import make_split
+    from musicclass.training import train as training
+
+    tracks = open_dataset(data, dataset, artists)
+    _tell_notes(tracks)
+    parts = make_split(tracks, split, chosen.training.seed)
+    counts = ", ".join(f"{len(ids)} {side}" for side, ids in parts.sides().items())
+    print(f"{tracks.name}: {len(tracks.genres)} genres; split {parts.name}: {counts}", file=sys.stderr)
+    try:
+        bundle = training.train(tracks, parts, chosen, out, name, resume)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command with --resume goes on where {out} stopped", file=sys.stderr)
+        raise
+    _show_card(bundle)
+    print(f"{out} written; try: musicclass predict --model {out} FILE", file=sys.stderr)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A folder made by `train`, or a name that ships.")],
+    data: Annotated[Path | None, typer.Argument(help="As for `train`; without it, what the card holds.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="As for `train`, or all; by default the model's own, if it has a name.")
+    ] = None,
+    side: Annotated[Side, typer.Option(help="The part of the split.")] = Side.test,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as one JSON object.")] = False,
+    plots_to: Annotated[Path | None, typer.Option("--plots", help="Folder for the pictures.")] = None,
+    dataset: KindOption = "auto",
+    artists: ArtistsOption = None,
+) -> None:
+    """Show how good a model is: on DATA, or by what its card says."""
+    from musicclass.bundle import load_bundle
+
+    model = load_bundle(bundle)
+    if data is None:
+        _show_card(model, as_json, plots_to)
+        return
+    from musicclass.classifier import Classifier
+    from musicclass.datasets import open_dataset
+    from musicclass.datasets.splits import make_split
+
+    require("sklearn", "train")
+    from musicclass.training import evaluate as evaluation
+
+    tracks = open_dataset(data, dataset, artists)
+    _tell_notes(tracks)
+    own = model.card["data"]["split_name"]
+    how = split or (own if own in ("random", "artist", "filtered") else "all")
+    ids: tuple[str, ...] = tuple(track.id for track in tracks.tracks)
+    if how != "all":
+        seed = model.card["config"]["training"]["seed"]
+        ids = make_split(tracks, how, seed).sides()[side.value]
+    if not ids:
+        raise typer.BadParameter(f"{tracks.name} has no {side.value} tracks in split {how}; try --side valid")
+    seen = evaluation.seen_in_training(model.card, ids)
+    if seen:
+        print(
+            f"{len(seen)} of these {len(ids)} tracks trained or chose this model: this is no test result",
+            file=sys.stderr,
+        )
+    rows = evaluation.predict_tracks(Classifier(model), tracks, ids)
+    metrics = evaluation.score(rows, model.genres)
+    title = f"{model.name} on {tracks.name}, " + ("all tracks" if how == "all" else f"{side.value} of {how}")
+    _show_metrics(model, metrics, title, as_json, plots_to, {"predictions": rows, "seen_in_training": seen})
+
+
+@app.command()
+def features(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The archive (.npz) to write.")],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    dataset: KindOption = "auto",
+    artists: ArtistsOption = None,
+) -> None:
+    """Write the log-mel features of a data set into one archive, which `train` and `evaluate` read."""
+    from musicclass.config import load_config
+    from musicclass.datasets import archive, open_dataset
+    from musicclass.printing import progress
+
+    if out.suffix != ".npz":
+        raise typer.BadParameter(f"{out}: archives end in .npz")
+    chosen = load_config(config, tuple(settings or ())).features
+    tracks = open_dataset(data, dataset, artists)
+    _tell_notes(tracks)
+    pairs = ((track, frames) for track, frames in tracks.usable(progress(tracks.tracks, "Features"), chosen))
+    count = archive.write(out, pairs, chosen)
+    print(f"{out}: {count} of {len(tracks.tracks)} tracks", file=sys.stderr)
+    if count < len(tracks.tracks):
+        raise typer.Exit(1)
+
+
+def _tell_notes(tracks: Dataset) -> None:
+    for note in tracks.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _prepare_keras() -> None:
+    """Keras on TensorFlow, unless $KERAS_BACKEND says otherwise, and without TensorFlow's chatter."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    for module in ("sklearn", "matplotlib", os.environ["KERAS_BACKEND"], "keras"):
+        require(module, "train")
+
+
+def _show_card(model: Bundle, as_json: bool = False, plots_to: Path | None = None) -> None:
+    """What the card holds: the test result, or the validation's with a word about it."""
+    card = model.card
+    side = "test" if card["metrics"].get("test") else "valid"
+    title = (
+        f"{model.name}: its {'test' if side == 'test' else 'validation'} tracks in split {card['data']['split_name']}"
+    )
+    if side == "valid":
+        print("no test result yet: these tracks chose the model, so a new track will do worse", file=sys.stderr)
+    _show_metrics(model, card["metrics"][side], title, as_json, plots_to, {"predictions": card["predictions"][side]})
+
+
+def _show_metrics(
+    model: Bundle, metrics: dict[str, Any], title: str, as_json: bool, plots_to: Path | None, more: dict[str, Any]
+) -> None:
+    from musicclass.printing import metrics_table
+
+    if as_json:
+        print(json.dumps({"title": title, **metrics, **more}, ensure_ascii=False))
+    else:
+        metrics_table(metrics, model.genres, title)
+    if plots_to:
+        from musicclass import plots
+
+        for path in plots.evaluation(plots_to, model.genres, metrics, title):
+            print(f"{path} written", file=sys.stderr)
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except MusicClassError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        show = getattr(error, "show", None)  # click's errors: wrong usage
+        if show is None:
+            raise
+        show()
+        return 2
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

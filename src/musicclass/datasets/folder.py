@@ -1,0 +1,95 @@
+"""Anyone's own genres: one sub-folder per genre, with audio files at any depth below it.
+
+Citation    none
+Index       the names of the sub-folders; artists, where wanted, from a CSV (track, artist)
+Remotes     none
+Licence     that of the music
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from musicclass.audio import load
+from musicclass.config import FeatureConfig
+from musicclass.datasets import AUDIO_SUFFIXES, Dataset, Track
+from musicclass.errors import DatasetError
+from musicclass.features import Array, log_mel
+from musicclass.files import write_atomically
+
+
+def read(root: Path, artists: Path | None = None) -> Dataset:
+    """Open a folder of genres; track ids are paths below `root`, such as `jazz/So What.flac`.
+
+    Raises DatasetError for less than two genres, or an `artists` CSV that can't be read.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: not a folder")
+    known = read_column(artists, "artist") if artists else {}
+    tracks = []
+    for path in sorted(root.glob("*/**/*")):
+        parts = path.relative_to(root).parts
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not any(p.startswith(".") for p in parts):
+            name = "/".join(parts)
+            tracks.append(Track(name, parts[0], known.get(name, ""), file_hash(path), path))
+    dataset = Dataset(root.resolve().name, tuple(tracks), cached_log_mel)
+    if len(dataset.genres) < 2:
+        raise DatasetError(
+            f"{root}: needs one sub-folder per genre, and at least two with audio in them; "
+            f"found {', '.join(dataset.genres) or 'none'}"
+        )
+    return dataset
+
+
+def read_column(path: Path, column: str) -> dict[str, str]:
+    """The CSV at `path` as track -> value of `column`. Raises DatasetError when it isn't there, or a track is twice."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = [(row["track"].strip(), (row[column] or "").strip()) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: can't be read: {error}") from None
+    except KeyError as error:
+        raise DatasetError(f"{path}: has no column {error}; it needs: track,{column}") from None
+    table: dict[str, str] = {}
+    for track, value in rows:
+        if table.setdefault(track, value) != value:
+            raise DatasetError(f"{path}: {track} stands in it twice, as {table[track]} and as {value}")
+    return table
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where features are kept: $MUSICCLASS_CACHE, or the user's cache folder."""
+    own = os.environ.get("MUSICCLASS_CACHE")
+    shared = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(shared) / "musicclass"
+
+
+def cached_log_mel(track: Track, config: FeatureConfig) -> Array:
+    """The log-mel frames of the track's file, in dB (n_frames, n_bands), computed once for the same bytes and settings.
+
+    Raises AudioError when the file can't be used.
+    """
+    assert track.path is not None
+    settings = json.dumps(config.log_mel_settings(), sort_keys=True)
+    key = hashlib.sha256((file_hash(track.path) + settings).encode()).hexdigest()
+    stored = cache_folder() / "features" / key[:2] / f"{key}.npy"
+    try:
+        cached: Array = np.load(stored, allow_pickle=False)
+        return cached
+    except (OSError, ValueError, EOFError):
+        frames = log_mel(load(track.path, config.sample_rate), config)
+        with write_atomically(stored) as file:
+            np.save(file, frames)
+        return frames

@@ -1,0 +1,140 @@
+"""Which tracks train, which choose, which test: always whole tracks, and nothing on two sides."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from musicclass.datasets import Dataset, Track, gtzan
+from musicclass.datasets.folder import read_column
+from musicclass.errors import DatasetError, LeakError
+
+SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
+SIDES = tuple(SHARES)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Track ids on three sides; `test` may be empty."""
+
+    name: str
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+    def sides(self) -> dict[str, tuple[str, ...]]:
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+def make_split(dataset: Dataset, how: str = "random", seed: int = 42) -> Split:
+    """Split by `how`:
+
+    random    70/15/15 in each genre; exact replicas stay together
+    artist    the same, and all tracks of an artist stay together; tracks of unknown artists only train
+    filtered  GTZAN without its faults, by artist (Kereliuk, Sturm, Larsen 2015)
+    FILE.csv  columns track, split (train, valid, test; anything else: not used), and artist if wanted
+
+    Raises DatasetError when it can't be done, LeakError when a split from a file leaks.
+    """
+    if how == "random":
+        sides = _balanced(dataset.tracks, {track.id: track.content or track.id for track in dataset.tracks}, seed)
+    elif how == "artist":
+        if not any(track.artist for track in dataset.tracks):
+            raise DatasetError("no artists are known here; give a CSV (track, artist) with --artists")
+        sides = _by_artist(dataset.tracks, seed)
+    elif how == "filtered":
+        sides = _filtered(dataset)
+    elif how.lower().endswith(".csv"):
+        sides = _from_file(dataset, Path(how))
+    else:
+        raise DatasetError(f"unknown split {how!r}; there are: random, artist, filtered, FILE.csv")
+    split = Split(how if not how.lower().endswith(".csv") else Path(how).name, **_ordered(dataset, sides))
+    if not split.train or not split.valid:
+        raise DatasetError(f"split {how}: too few tracks: {len(split.train)} train, {len(split.valid)} validate")
+    refuse_leaks(split, dataset.tracks, artists=how in ("artist", "filtered"))
+    return split
+
+
+def refuse_leaks(split: Split, tracks: Iterable[Track], artists: bool) -> None:
+    """Raise LeakError, with names, when a track, an exact replica or (if asked) an artist is on two sides."""
+    by_id = {track.id: track for track in tracks}
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    leaks = []
+    for side, ids in split.sides().items():
+        for track in (by_id[name] for name in ids):
+            keys = [("track", track.id), ("replica", track.content), ("artist", track.artist if artists else "")]
+            for kind, value in keys:
+                first_side, first = seen.setdefault((kind, value), (side, track.id)) if value else (side, "")
+                if first_side != side:
+                    what = f"artist {value}: " if kind == "artist" else f"{kind}: "
+                    leaks.append(f"{what}{first} ({first_side}) and {track.id} ({side})")
+    if leaks:
+        shown = "\n  ".join(leaks[:20]) + (f"\n  and {len(leaks) - 20} more" if len(leaks) > 20 else "")
+        raise LeakError(f"split {split.name} leaks, so its results would mean nothing:\n  {shown}")
+
+
+def _ordered(dataset: Dataset, sides: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    return {side: tuple(t.id for t in dataset.tracks if sides.get(t.id) == side) for side in SIDES}
+
+
+def _balanced(tracks: Iterable[Track], groups: dict[str, str], seed: int) -> dict[str, str]:
+    """Track id -> side: groups, in random order, each to where its genres are furthest from their share."""
+    members: dict[str, list[Track]] = defaultdict(list)
+    for track in sorted(tracks, key=lambda track: track.id):
+        members[groups[track.id]].append(track)
+    total = Counter(track.genre for group in members.values() for track in group)
+    placed: Counter[tuple[str, str]] = Counter()
+    order = sorted(members)
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda name: -len(members[name]))  # stable: large groups first, while there is room
+    sides = {}
+    for name in order:
+        genres = Counter(track.genre for track in members[name])
+        side = max(SIDES, key=lambda s: sum(n * _room(placed, total, g, s) for g, n in genres.items()))
+        for genre, n in genres.items():
+            placed[genre, side] += n
+        sides.update({track.id: side for track in members[name]})
+    return sides
+
+
+def _room(placed: Counter[tuple[str, str]], total: Counter[str], genre: str, side: str) -> float:
+    return 1 - placed[genre, side] / (total[genre] * SHARES[side])
+
+
+def _by_artist(tracks: Iterable[Track], seed: int) -> dict[str, str]:
+    """Artists and exact replicas tie tracks together; a group with an unknown artist in it only trains."""
+    label: dict[str, str] = {}
+    ties: dict[tuple[str, str], list[str]] = defaultdict(list)
+    tracks = list(tracks)
+    for track in tracks:
+        label[track.id] = track.id
+        for tie in (("artist", track.artist), ("content", track.content)):
+            if tie[1]:
+                ties[tie].append(track.id)
+    for ids in ties.values():
+        joined = {label[name] for name in ids}
+        label = {name: min(joined) if old in joined else old for name, old in label.items()}
+    unknown = {label[track.id] for track in tracks if not track.artist}
+    sides = _balanced([t for t in tracks if label[t.id] not in unknown], label, seed)
+    return sides | {track.id: "train" for track in tracks if label[track.id] in unknown}
+
+
+def _filtered(dataset: Dataset) -> dict[str, str]:
+    strangers = [track.id for track in dataset.tracks if track.id not in gtzan.index()]
+    if strangers:
+        raise DatasetError(f"split filtered is for GTZAN; {strangers[0]} is none of its tracks")
+    return {track.id: gtzan.index()[track.id].filtered_split for track in dataset.tracks}
+
+
+def _from_file(dataset: Dataset, path: Path) -> dict[str, str]:
+    sides = read_column(path, "split")
+    ids = {track.id for track in dataset.tracks}
+    unknown = [name for name in sides if name not in ids]
+    if len(unknown) == len(sides):
+        raise DatasetError(f"{path}: none of its tracks is in {dataset.name}, whose tracks are named like {min(ids)}")
+    if unknown:
+        raise DatasetError(f"{path}: {len(unknown)} tracks are not in {dataset.name}: {', '.join(unknown[:5])}")
+    return sides

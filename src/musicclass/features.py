@@ -1,0 +1,142 @@
+"""Waveform (n,) -> log-mel (n_frames, n_bands) in dB -> scaled windows -> MFCC (n_frames, n_mfcc).
+
+The mel filter bank (Slaney's), the frames (Hann window, centred, zero-padded) and the decibels are
+those of librosa.feature.melspectrogram and librosa.power_to_db, which the tests hold it against.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+import scipy.sparse
+
+from musicclass.config import FeatureConfig
+
+Array = npt.NDArray[np.float32]
+
+POWER_FLOOR = 1e-10  # power below this counts as this: -100 dB
+FRAMES_AT_ONCE = 64  # fits the cache; a constant, so that a frame never depends on how audio was cut
+
+
+def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Slaney's mel scale: linear below 1 kHz, logarithmic above (Auditory Toolbox, 1998)."""
+    f = np.asarray(hz, dtype=np.float64)
+    log_part = 15 + 27 * np.log(np.maximum(f, 1e-9) / 1000) / math.log(6.4)
+    return np.where(f < 1000, f * 3 / 200, log_part)
+
+
+def mel_to_hz(mel: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The inverse of `hz_to_mel`."""
+    m = np.asarray(mel, dtype=np.float64)
+    return np.where(m < 15, m * 200 / 3, 1000 * np.exp((m - 15) * math.log(6.4) / 27))
+
+
+def mel_filterbank(config: FeatureConfig) -> Array:
+    """Triangles of equal area, (n_bands, n_fft // 2 + 1)."""
+    bins = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
+    ends = hz_to_mel([config.fmin, config.fmax])
+    edges = mel_to_hz(np.linspace(ends[0], ends[1], config.n_mels + 2))
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    bank = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return bank[: config.n_bands].astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _constants(config: FeatureConfig) -> tuple[Array, scipy.sparse.csr_matrix]:
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft)
+    return hann.astype(np.float32), scipy.sparse.csr_matrix(mel_filterbank(config))
+
+
+def log_mel(waveform: Array, config: FeatureConfig) -> Array:
+    """Log-mel frames of a waveform (n,) at `config.sample_rate`, in dB: (1 + n // hop_length, n_bands).
+
+    Raises ValueError when there is no sample.
+    """
+    return log_mel_of_blocks([waveform], config)
+
+
+def log_mel_of_blocks(blocks: Iterable[Array], config: FeatureConfig) -> Array:
+    """Like `log_mel`, of a waveform that comes in blocks of any length; the cuts change no bit of the result."""
+    parts = [_log_mel_of_frames(frames, config) for frames in _frames(blocks, config)]
+    if not parts:
+        raise ValueError("no samples to make log-mel frames of")
+    return np.concatenate(parts)
+
+
+def _frames(blocks: Iterable[Array], config: FeatureConfig) -> Iterator[Array]:
+    """Frames (at most FRAMES_AT_ONCE, n_fft), the first one centred on the first sample."""
+    n_fft, hop = config.n_fft, config.hop_length
+    buffer = np.zeros(n_fft // 2, dtype=np.float32)
+    step, enough = FRAMES_AT_ONCE * hop, (FRAMES_AT_ONCE - 1) * hop + n_fft
+    n_samples = 0
+    for block in blocks:
+        n_samples += len(block)
+        buffer = np.concatenate([buffer, block.astype(np.float32, copy=False)])
+        start = 0
+        while len(buffer) - start >= enough:
+            yield _sliced(buffer[start : start + enough], config)
+            start += step
+        buffer = buffer[start:]
+    buffer = np.concatenate([buffer, np.zeros(n_fft // 2, dtype=np.float32)])
+    if n_samples and len(buffer) >= n_fft:
+        yield _sliced(buffer, config)
+
+
+def _sliced(samples: Array, config: FeatureConfig) -> Array:
+    return np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)[:: config.hop_length]
+
+
+def _log_mel_of_frames(frames: Array, config: FeatureConfig) -> Array:
+    hann, bank = _constants(config)
+    spectrum = scipy.fft.rfft(frames * hann, axis=-1)
+    power = spectrum.real**2
+    power += spectrum.imag**2
+    mel: Array = (bank @ power.T).T
+    db = np.log(np.maximum(mel, np.float32(POWER_FLOOR)))
+    db *= np.float32(10 / math.log(10))
+    return db
+
+
+def window_starts(n_frames: int, config: FeatureConfig) -> list[int]:
+    """First frames of the windows that a track of `n_frames` is heard in: as few as cover it, evenly spread.
+
+    A track shorter than a window is one window, as short as itself: nothing is padded or repeated.
+    """
+    spare = n_frames - config.window_frames
+    if spare <= 0:
+        return [0]
+    count = math.ceil(n_frames / config.window_frames)
+    return [round(i * spare / (count - 1)) for i in range(count)]
+
+
+def scale_window(frames: Array, start: int, config: FeatureConfig, length: int | None = None) -> Array:
+    """The window from frame `start` of a track's log-mel `frames`, in dB below the maximum or as 0..1.
+
+    It is `length` frames long (by default `config.window_frames`), or ends with the track.
+
+    Maximum and minimum are those of the `scale_seconds` around the window, so a 30 s clip is scaled as
+    a whole, whichever of its windows is looked at. A stretch of one single value becomes zeros.
+    """
+    window = frames[start : start + (length or config.window_frames)]
+    first = start + (len(window) - config.scale_frames) // 2
+    first = max(0, min(first, len(frames) - config.scale_frames))
+    around = frames[first : first + config.scale_frames]
+    high = around.max()
+    floor = high - np.float32(config.top_db)
+    below: Array = np.maximum(window, floor) - high
+    if config.scale == "db":
+        return below
+    low = max(around.min(), floor)
+    return below / (high - low) + np.float32(1) if high > low else np.zeros_like(window)
+
+
+def mfcc(scaled: Array, n_mfcc: int) -> Array:
+    """The first `n_mfcc` coefficients of the orthonormal DCT-II over the bands: (..., n_bands) -> (..., n_mfcc)."""
+    coefficients: Array = scipy.fft.dct(scaled, type=2, axis=-1, norm="ortho")[..., :n_mfcc]
+    return np.ascontiguousarray(coefficients)

@@ -1,0 +1,149 @@
+"""Pictures: training history, confusion matrix, reliability, and a track's time line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musicclass.errors import ConfigError, require
+from musicclass.features import Array
+from musicclass.files import write_atomically
+from musicclass.prediction import Prediction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+# Ten hues that stay apart for most colour-blind eyes; further genres start over.
+COLOURS = (
+    "#4477aa", "#cc9933", "#66aa55", "#ee6677", "#8855aa",
+    "#44bbcc", "#555555", "#ee99bb", "#999933", "#bb4422",
+)  # fmt: skip
+SILENT = "#dddddd"
+
+
+def colour(genre: str, genres: Sequence[str]) -> str:
+    """The genre's colour: the same in every picture of the same model."""
+    return COLOURS[sorted(genres).index(genre) % len(COLOURS)]
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as .png, .svg or .pdf. Raises ConfigError for another ending."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: pictures are written as {', '.join(SUFFIXES)}")
+    with write_atomically(path) as file:
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=150)
+    return path
+
+
+def in_windows(figures: Sequence[Figure]) -> bool:
+    """Show figures in windows until these are closed; False where there is no display to do so."""
+    plt = require("matplotlib.pyplot", "plot")
+    if plt.get_backend().lower() in ("agg", "pdf", "svg", "ps", "template"):
+        return False
+    for figure in figures:
+        plt.figure(figure)  # matplotlib >= 3.11 takes up figures made elsewhere
+    plt.show()
+    return True
+
+
+def _figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+    require("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, **options)
+
+
+def history(rows: Sequence[dict[str, float]], best_epoch: int, title: str = "") -> Figure:
+    """Accuracy and loss against epochs, for training (windows) and validation (tracks)."""
+    figure, axes = _figure(8, 7, 2, sharex=True)
+    epochs = [row["epoch"] for row in rows]
+    for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
+        axis.plot(epochs, [row[name] for row in rows], color="#999999", label="training, altered windows")
+        axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=COLOURS[0], label="validation, whole tracks")
+        axis.axvline(best_epoch, color=COLOURS[3], linestyle=":", label=f"kept: epoch {best_epoch}")
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    axes[0].set_title(title)
+    axes[1].set_xlabel("epoch")
+    return figure
+
+
+def confusion_matrix(counts: Sequence[Sequence[int]], genres: Sequence[str], title: str = "") -> Figure:
+    """Counts of tracks by true genre (rows) and told genre (columns), shaded by the share of the row."""
+    table = np.asarray(counts)
+    share = table / np.maximum(1, table.sum(axis=1, keepdims=True))
+    size = 3 + 0.55 * len(genres)
+    figure, axis = _figure(size, size)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(table):
+        if count:
+            shade = "white" if share[row, column] > 0.5 else "black"
+            axis.text(column, row, str(count), ha="center", va="center", color=shade)
+    axis.set_xticks(range(len(genres)), genres, rotation=45, ha="right")
+    axis.set_yticks(range(len(genres)), genres)
+    axis.set_xlabel("told genre")
+    axis.set_ylabel("true genre")
+    axis.set_title(title)
+    return figure
+
+
+def reliability(bins: Sequence[Sequence[float]], error: float, title: str = "") -> Figure:
+    """How often the model is right (height) when it is so sure (along): on the diagonal it means what it says."""
+    figure, axis = _figure(5.5, 5.5)
+    confidence, accuracy, counts = (list(column) for column in zip(*bins, strict=True))
+    axis.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="confidence as it should be")
+    label = f"bins of about {round(float(np.mean(counts)))} tracks"
+    axis.plot(confidence, accuracy, "o-", color=COLOURS[0], label=label)
+    axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="share that is right", aspect="equal")
+    axis.set_title(f"{title}\nexpected calibration error {error:.3f}".strip())
+    axis.legend(frameon=False, loc="upper left")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def evaluation(folder: Path, genres: Sequence[str], metrics: dict[str, Any], title: str) -> list[Path]:
+    """Confusion matrix and reliability diagram of metrics (see training/metrics.py), as pictures in `folder`."""
+    return [
+        save(confusion_matrix(metrics["confusion"], genres, title), folder / "confusion_matrix.png"),
+        save(reliability(metrics["reliability"], metrics["calibration_error"], title), folder / "reliability.png"),
+    ]
+
+
+def timeline(prediction: Prediction, waveform: Array, title: str = "") -> Figure:
+    """The waveform, coloured by genre, over the probabilities of each segment; time in seconds."""
+    figure, (top, bottom) = _figure(11, 5.5, 2, sharex=True, height_ratios=(1, 2))
+    genres = list(prediction.probabilities)
+    low, high = peaks(waveform, 2000)
+    times = np.linspace(0, prediction.duration, len(low))
+    for segment in prediction.segments:
+        inside = (times >= segment.start) & (times <= segment.end)
+        shade = colour(segment.genre, genres) if segment.genre else SILENT
+        strength = 0.35 + 0.65 * segment.confidence
+        top.fill_between(times[inside], low[inside], high[inside], color=shade, alpha=strength, linewidth=0)
+    edges = [segment.start for segment in prediction.segments] + [prediction.duration]
+    shares = [[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres]
+    base = np.zeros(len(prediction.segments))
+    for genre, share in zip(genres, shares, strict=True):
+        name = f"{genre} {prediction.probabilities[genre]:.0%}"
+        bottom.stairs(base + share, edges, baseline=base, fill=True, color=colour(genre, genres), label=name)
+        base = base + share
+    top.set(ylabel="waveform", yticks=[])
+    top.set_title(title or f"{Path(prediction.file or '').name}  {prediction.genre} {prediction.confidence:.0%}")
+    bottom.set(xlim=(0, prediction.duration), ylim=(0, 1), xlabel="seconds", ylabel="probability")
+    handles, names = bottom.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False, title="whole track")
+    return figure
+
+
+def peaks(waveform: Array, columns: int) -> tuple[Array, Array]:
+    """Minimum and maximum of a waveform (n,) in each of at most `columns` equal stretches."""
+    starts = np.unique(np.linspace(0, len(waveform), columns, endpoint=False).astype(np.intp))
+    low: Array = np.minimum.reduceat(waveform, starts)
+    high: Array = np.maximum.reduceat(waveform, starts)
+    return low, high

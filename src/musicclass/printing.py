@@ -1,0 +1,114 @@
+"""How results look in a terminal, and as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from musicclass.errors import AudioError
+from musicclass.plots import SILENT, colour
+from musicclass.prediction import Prediction
+
+T = TypeVar("T")
+BAR = 24  # characters
+
+
+def _progress(**options: Any) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(), **options)
+
+
+def progress(items: Sequence[T], what: str) -> Iterable[T]:
+    """The items, with a progress bar on stderr where that is a terminal."""
+    with _progress() as bar:
+        yield from bar.track(items, description=what)
+
+
+class Printer:
+    """Prints predictions as they come, as "table", "json", "jsonl" or "csv"; failures go to stderr as well."""
+
+    def __init__(self, kind: str, genres: Sequence[str], top: int, count: int, max_seconds: float):
+        self.kind, self.genres, self.top, self.max_seconds = kind, genres, top, max_seconds
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bar = _progress()
+        self.task = self.bar.add_task("Predict", total=count)
+        if count > 1 and not (kind == "table" and sys.stdout.isatty()):
+            self.bar.start()
+        self.writer = csv.writer(sys.stdout, lineterminator="\n")
+        if kind == "csv":
+            self.writer.writerow(["file", "genre", "confidence", "duration", *genres, "error"])
+
+    def result(self, prediction: Prediction) -> None:
+        if prediction.duration >= self.max_seconds:
+            print(f"{prediction.file}: only the first {self.max_seconds:g} s were heard", file=sys.stderr)
+        if self.kind == "table":
+            self._table(prediction)
+        elif self.kind == "csv":
+            p = prediction
+            shares = [f"{p.probabilities[genre]:.6f}" for genre in self.genres]
+            self.writer.writerow([p.file, p.genre, f"{p.confidence:.6f}", f"{p.duration:.3f}", *shares, ""])
+        else:
+            print(prediction.to_json())
+        self._step()
+
+    def failure(self, name: str, error: AudioError) -> None:
+        print(" ".join(str(error).splitlines()), file=sys.stderr)
+        if self.kind in ("json", "jsonl"):
+            print(json.dumps({"file": name, "error": str(error)}, ensure_ascii=False))
+        elif self.kind == "csv":
+            self.writer.writerow([name, "", "", "", *[""] * len(self.genres), str(error)])
+        self._step()
+
+    def finish(self) -> None:
+        self.bar.stop()
+
+    def _step(self) -> None:
+        sys.stdout.flush()
+        self.bar.advance(self.task)
+
+    def _table(self, prediction: Prediction) -> None:
+        minutes, seconds = divmod(round(prediction.duration), 60)
+        name = escape(str(prediction.file))
+        self.console.print(f"[bold]{name}[/]  {minutes}:{seconds:02}")
+        for i, (genre, share) in enumerate(list(prediction.probabilities.items())[: self.top]):
+            line = Text(f"  {genre:<12}", style="bold" if i == 0 else "")
+            line.append(("█" * round(share * BAR)).ljust(BAR), style=colour(genre, self.genres))
+            line.append(f" {share:>4.0%}")
+            self.console.print(line)
+        strip = Text("  along it    ")
+        for column in range(BAR):
+            at = (column + 0.5) / BAR * len(prediction.segments)
+            told = prediction.segments[int(at)].genre
+            strip.append("▀", style=colour(told, self.genres) if told else SILENT)
+        told_genres = dict.fromkeys(s.genre or "silence" for s in prediction.segments)
+        strip.append(f" {', '.join(told_genres)}")
+        self.console.print(strip)
+
+
+def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) -> None:
+    """Metrics (see training/metrics.py) as text on stdout."""
+    console = Console(highlight=False)
+    low, high = metrics["accuracy_95"]
+    f_low, f_high = metrics["macro_f1_95"]
+    console.print(f"[bold]{escape(title)}[/] ({metrics['tracks']} tracks; in brackets: 95% intervals)")
+    console.print(f"  accuracy           {metrics['accuracy']:.1%}  \\[{low:.1%}, {high:.1%}]")
+    console.print(f"  macro F1           {metrics['macro_f1']:.1%}  \\[{f_low:.1%}, {f_high:.1%}]")
+    console.print(f"  log loss           {metrics['log_loss']:.3f}")
+    console.print(f"  calibration error  {metrics['calibration_error']:.3f}")
+    table = Table(title="tracks of the genre on the left, told as the genre above", title_justify="left")
+    for name in ("", "precision", "recall", *genres):
+        table.add_column(name, justify="left" if not name else "right")
+    for genre, counts in zip(genres, metrics["confusion"], strict=True):
+        score = metrics["genres"][genre]
+        cells = [f"[bold]{n}[/]" if g == genre else str(n or "·") for g, n in zip(genres, counts, strict=True)]
+        table.add_row(genre, f"{score['precision']:.0%}", f"{score['recall']:.0%}", *cells)
+    Console(highlight=False, width=max(console.width, 40 + 12 * len(genres))).print(table)

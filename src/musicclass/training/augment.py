@@ -1,0 +1,85 @@
+"""Windows of log-mel, altered as music could be: other pitch, tempo, tone and noise, parts hidden, tracks mixed.
+
+All of it happens on scaled log-mel (see features.scale_window), before the DCT; `dB` settings are
+turned into its unit by the caller. Every function takes its random generator, so a batch can be redrawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from musicclass.config import FeatureConfig, TrainConfig
+from musicclass.features import Array, hz_to_mel, mel_to_hz, scale_window
+
+Rng = np.random.Generator
+
+
+def cut(frames: Array, config: FeatureConfig, settings: TrainConfig, rng: Rng) -> Array:
+    """A random window of a track's log-mel `frames` in dB, scaled, at a random tempo and pitch.
+
+    A track shorter than a window starts over at its end: windows of a batch must have one length.
+    """
+    rate = float(np.exp(rng.uniform(-1, 1) * np.log1p(settings.tempo)))
+    positions = rate * np.arange(config.window_frames)
+    start = rng.uniform(0, max(1e-9, len(frames) - 1 - positions[-1]))
+    stretch = scale_window(frames, int(start), config, length=int(positions[-1]) + 3)
+    window = _lerp(stretch, (start % 1 + positions) % len(stretch))
+    semitones = rng.uniform(-1, 1) * settings.pitch
+    return _lerp(window.T, _shifted_bands(semitones, config)).T
+
+
+def _lerp(rows: Array, positions: Array) -> Array:
+    """`rows` at fractional `positions`, in between by linear interpolation, beyond the ends the last row."""
+    below = np.minimum(positions.astype(np.intp), len(rows) - 1)
+    above = np.minimum(below + 1, len(rows) - 1)
+    part = (positions - below).astype(np.float32)[:, None].clip(0, 1)
+    mixed: Array = rows[below] * (1 - part) + rows[above] * part
+    return mixed
+
+
+def _shifted_bands(semitones: float, config: FeatureConfig) -> Array:
+    """For each band, the fractional band that lies `semitones` below it."""
+    ends = hz_to_mel([config.fmin, config.fmax])
+    step = (ends[1] - ends[0]) / (config.n_mels + 1)
+    centres = mel_to_hz(ends[0] + step * np.arange(1, config.n_bands + 1))
+    bands = (hz_to_mel(centres * 2 ** (-semitones / 12)) - ends[0]) / step - 1
+    positions: Array = np.maximum(bands, 0).astype(np.float32)
+    return positions
+
+
+def colour(windows: Array, settings: TrainConfig, unit: float, rng: Rng) -> Array:
+    """Random smooth equalisers and cell noise on windows (batch, frames, bands); `unit` is one dB."""
+    batch, _, bands = windows.shape
+    if settings.eq_db:
+        curves = np.cos(np.pi * np.arange(1, 5)[:, None] * (np.arange(bands) + 0.5) / bands)
+        depths = rng.standard_normal((batch, 4)) * settings.eq_db * unit / np.arange(1, 5) ** 0.5
+        windows = windows + (depths @ curves).astype(np.float32)[:, None, :]
+    if settings.noise_db:
+        depth = rng.uniform(0, settings.noise_db * unit, (batch, 1, 1)).astype(np.float32)
+        windows = windows + depth * rng.standard_normal(windows.shape, dtype=np.float32)
+    return windows
+
+
+def mask(windows: Array, settings: TrainConfig, rng: Rng) -> Array:
+    """Two random stretches of time and two of bands set to the window's mean (SpecAugment, Park et al. 2019)."""
+    windows = windows.copy()
+    for window in windows:
+        mean = window.mean()
+        for view, share in ((window, settings.time_mask), (window.T, settings.band_mask)):
+            for _ in range(2):
+                width = int(rng.uniform(0, share) * len(view))
+                first = rng.integers(0, len(view) - width + 1)
+                view[first : first + width] = mean
+    return windows
+
+
+def mixup(windows: Array, targets: Array, alpha: float, rng: Rng) -> tuple[Array, Array]:
+    """Each window and target mixed with another one's (Zhang et al. 2018)."""
+    if not alpha:
+        return windows, targets
+    share = rng.beta(alpha, alpha, len(windows)).astype(np.float32)
+    share = np.maximum(share, 1 - share)
+    other = rng.permutation(len(windows))
+    part = share[:, None, None]
+    mixed: Array = windows * part + windows[other] * (1 - part)
+    return mixed, targets * share[:, None] + targets[other] * (1 - share[:, None])

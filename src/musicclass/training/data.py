@@ -1,0 +1,70 @@
+"""Tracks' log-mel frames, as windows that a network trains on and is judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+import numpy as np
+
+from musicclass.classifier import track_windows
+from musicclass.config import Config, FeatureConfig
+from musicclass.datasets import Dataset
+from musicclass.features import Array, mfcc
+from musicclass.printing import progress
+from musicclass.training import augment
+
+
+def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> dict[str, Array]:
+    """Track id -> log-mel frames in dB. A file that can't be used is named in a warning and left out."""
+    wanted = set(ids)
+    tracks = [track for track in dataset.tracks if track.id in wanted]
+    return {track.id: frames for track, frames in dataset.usable(progress(tracks, "Features"), config)}
+
+
+class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """Batches of randomly cut and altered windows as MFCCs (batch, frames, n_mfcc), with one-hot targets.
+
+    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again.
+    """
+
+    def __init__(self, frames: Sequence[Array], labels: Sequence[int], n_genres: int, config: Config):
+        super().__init__()
+        self.frames, self.labels, self.n_genres, self.config = frames, np.asarray(labels), n_genres, config
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.frames) * self.config.training.windows_per_track / self.config.training.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        features, settings = self.config.features, self.config.training
+        order = np.random.default_rng([settings.seed, self.epoch])
+        rounds = [order.permutation(len(self.frames)) for _ in range(settings.windows_per_track)]
+        chosen = np.concatenate(rounds)[index * settings.batch_size : (index + 1) * settings.batch_size]
+        rng = np.random.default_rng([settings.seed, self.epoch, index])
+        windows = np.stack([augment.cut(self.frames[i], features, settings, rng) for i in chosen])
+        targets = np.eye(self.n_genres, dtype=np.float32)[self.labels[chosen]]
+        unit = 1 / features.top_db if features.scale == "minmax" else 1.0
+        windows, targets = augment.mixup(windows, targets, settings.mixup, rng)
+        windows = augment.mask(augment.colour(windows, settings, unit, rng), settings, rng)
+        return mfcc(windows, features.n_mfcc), targets
+
+
+class TrackWindows:
+    """The windows of whole tracks, as prediction cuts them, to be judged by any function MFCC -> logits."""
+
+    def __init__(self, frames: Iterable[Array], config: FeatureConfig):
+        self.tracks = [track_windows(item, config) for item in frames]
+
+    def logits(self, network: Callable[[Array], Array], batch_size: int = 64) -> list[Array]:
+        """For each track, its windows' logits (n_windows, n_genres)."""
+        lengths = {windows.shape[1] for windows in self.tracks}
+        found: dict[int, Array] = {}
+        for length in lengths:
+            chosen = [i for i, windows in enumerate(self.tracks) if windows.shape[1] == length]
+            together = np.concatenate([self.tracks[i] for i in chosen])
+            batches = [network(together[i : i + batch_size]) for i in range(0, len(together), batch_size)]
+            ends = np.cumsum([len(self.tracks[i]) for i in chosen])[:-1]
+            found.update(zip(chosen, np.split(np.concatenate(batches), ends), strict=True))
+        return [found[i] for i in range(len(self.tracks))]

@@ -1,0 +1,77 @@
+"""A bundle's predictions on tracks whose genre is known, and what they are worth."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musicclass.classifier import Classifier
+from musicclass.datasets import Dataset
+from musicclass.errors import AudioError, DatasetError
+from musicclass.files import write_text
+from musicclass.printing import progress
+
+Row = dict[str, Any]  # track, genre (the true one), probabilities (in the order of the model's genres)
+
+SIDE_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+
+
+def predict_tracks(classifier: Classifier, dataset: Dataset, ids: Iterable[str]) -> list[Row]:
+    """A row for each track that can be used; the others are named in warnings.
+
+    Raises DatasetError when the data set has a genre that the model doesn't know.
+    """
+    strange = sorted(set(dataset.genres) - set(classifier.genres))
+    if strange:
+        raise DatasetError(
+            f"{dataset.name} has genres that {classifier.bundle.name} doesn't know: {', '.join(strange)}"
+        )
+    wanted, rows = set(ids), []
+    tracks = [track for track in dataset.tracks if track.id in wanted]
+    features = classifier.bundle.features
+    for track, frames in dataset.usable(progress(tracks, "Tracks"), features):
+        try:
+            found = classifier.predict_log_mel(frames, len(frames) / features.frames_per_second, track.id)
+        except AudioError as error:
+            warnings.warn(f"{track.id} is left out: {error}", stacklevel=2)
+            continue
+        probabilities = [round(found.probabilities[genre], 6) for genre in classifier.genres]
+        rows.append({"track": track.id, "genre": track.genre, "probabilities": probabilities})
+    return rows
+
+
+def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:
+    """All metrics of `predict_tracks`' rows (see metrics.py). Raises DatasetError when there is none."""
+    from musicclass.training.metrics import evaluate_probabilities
+
+    if not rows:
+        raise DatasetError("no track left to evaluate")
+    probabilities = np.array([row["probabilities"] for row in rows], dtype=np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return evaluate_probabilities(probabilities, np.array([genres.index(row["genre"]) for row in rows]), genres)
+
+
+def seen_in_training(card: dict[str, Any], ids: Iterable[str]) -> list[str]:
+    """Those of the tracks that the model was trained on or chosen by."""
+    sides = card["data"]["split"]
+    return sorted(set(ids) & {*sides["train"], *sides["valid"]})
+
+
+def judged_side(card: dict[str, Any]) -> str:
+    """Which side of its split the card has a result for: "test", or "valid" where the test is still to come."""
+    return "test" if card["metrics"].get("test") else "valid"
+
+
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    """The training history as CSV, one row for each epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())

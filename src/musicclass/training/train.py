@@ -1,0 +1,195 @@
+"""Data set and split -> bundle: train, keep the best weights, export, evaluate once on the test set."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from musicclass import plots
+from musicclass.bundle import Bundle, save_bundle
+from musicclass.classifier import Classifier
+from musicclass.config import Config, TrainConfig, to_dict
+from musicclass.datasets import Dataset
+from musicclass.datasets.splits import Split
+from musicclass.errors import DatasetError
+from musicclass.features import Array
+from musicclass.files import write_atomically
+from musicclass.prediction import track_probabilities
+from musicclass.training.data import TrackWindows, TrainingWindows, load_frames
+from musicclass.training.evaluate import SIDE_NAMES, judged_side, predict_tracks, score, write_history
+from musicclass.training.export import to_onnx
+from musicclass.training.model import build_model
+
+console = Console(stderr=True)
+
+
+def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str = "", resume: bool = False) -> Bundle:
+    """Train on `dataset` as `split` says, and write the bundle, its history and its pictures into the folder `out`.
+
+    With `resume`, goes on where an interrupted run with the same `out` stopped. Raises DatasetError for
+    tracks or settings that don't fit, AudioError for nothing: files that can't be used are left out, with a warning.
+    """
+    checkpoint = out / "checkpoint.npz"
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    frames = load_frames(dataset, (*split.train, *split.valid), config.features)
+    train_ids, valid_ids = ([i for i in side if i in frames] for side in (split.train, split.valid))
+    if not train_ids or not valid_ids:
+        raise DatasetError(f"{dataset.name}: no usable track left to train on or to validate by")
+    genres = dataset.genres
+    labels = {track.id: genres.index(track.genre) for track in dataset.tracks}
+    model, progress = fit(frames, labels, train_ids, valid_ids, genres, config, checkpoint)
+    network = to_onnx(model, config.model, config.features.n_mfcc, len(genres))
+    sides = {"train": train_ids, "valid": valid_ids, "test": list(split.test)}
+    card = {
+        "name": name or out.resolve().name,
+        "genres": list(genres),
+        "config": to_dict(config),
+        "data": {"name": dataset.name, "split_name": split.name, "split": sides, "notes": list(dataset.notes)},
+        "versions": versions(),
+        "parameters": model.count_params(),
+        "history": progress.history,
+        "best_epoch": progress.best_epoch,
+        "metrics": {},
+        "predictions": {},
+    }
+    bundle = _judge(save_bundle(out, network, card), dataset, network)
+    checkpoint.unlink(missing_ok=True)
+    return bundle
+
+
+def _judge(bundle: Bundle, dataset: Dataset, network: bytes) -> Bundle:
+    """Let the exported network predict the validation and, once, the test tracks; complete the card and draw."""
+    card, classifier = bundle.card, Classifier(bundle)
+    for side in ("valid", "test"):
+        ids = card["data"]["split"][side]
+        if ids:
+            card["predictions"][side] = predict_tracks(classifier, dataset, ids)
+            card["metrics"][side] = score(card["predictions"][side], bundle.genres)
+    bundle = save_bundle(bundle.path, network, card)
+    write_history(bundle.path / "history.csv", card["history"])
+    plots.save(plots.history(card["history"], card["best_epoch"], bundle.name), bundle.path / "history.png")
+    side = judged_side(card)
+    plots.evaluation(bundle.path, bundle.genres, card["metrics"][side], f"{bundle.name}, {SIDE_NAMES[side]} tracks")
+    return bundle
+
+
+def versions() -> dict[str, str]:
+    """What the training ran on."""
+    import musicclass
+
+    names = ("keras", "numpy", "scipy", keras.backend.backend())
+    found = {name: getattr(importlib.import_module(name), "__version__", "?") for name in names}
+    return {"musicclass": musicclass.__version__, "python": platform.python_version(), **found}
+
+
+@dataclass
+class Progress:
+    """All that a broken-off run needs to go on, but for the data."""
+
+    config: dict[str, Any]
+    train_ids: list[str]
+    epoch: int = 0  # epochs that are done
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(
+    frames: dict[str, Array],
+    labels: dict[str, int],
+    train_ids: list[str],
+    valid_ids: list[str],
+    genres: tuple[str, ...],
+    config: Config,
+    checkpoint: Path,
+) -> tuple[keras.Model, Progress]:
+    """Train until `config.training.epochs`, or until `patience` epochs brought no better validation loss.
+
+    Goes on from `checkpoint` where that exists; it is replaced after each epoch. Returns the network
+    with its best weights, and how it got there.
+    """
+    settings = config.training
+    keras.utils.set_random_seed(settings.seed)
+    model = build_model(config.model, config.features.n_mfcc, len(genres))
+    windows = TrainingWindows([frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config)
+    _compile(model, settings, len(windows))
+    best = [np.copy(value) for value in model.get_weights()]
+    progress = Progress(to_dict(config), train_ids)
+    if checkpoint.exists():
+        progress = _restore(checkpoint, model, best, progress)
+    valid = TrackWindows([frames[i] for i in valid_ids], config.features)
+    truth = np.array([labels[i] for i in valid_ids])
+    while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
+        windows.epoch = progress.epoch
+        done = model.fit(windows, verbose=0).history
+        probabilities = np.stack([track_probabilities(x) for x in valid.logits(model.predict_on_batch)])
+        row = {
+            "epoch": progress.epoch + 1,
+            "loss": float(done["loss"][0]),
+            "accuracy": float(done["accuracy"][0]),
+            "val_loss": float(-np.log(probabilities[np.arange(len(truth)), truth] + 1e-12).mean()),
+            "val_accuracy": float((probabilities.argmax(1) == truth).mean()),
+        }
+        progress.epoch += 1
+        progress.history.append(row)
+        if row["val_loss"] < progress.best_loss:
+            progress.best_loss, progress.best_epoch = row["val_loss"], progress.epoch
+            best = [np.copy(value) for value in model.get_weights()]
+        _save(checkpoint, model, best, progress)
+        console.print(_line(row, settings, progress))
+    model.set_weights(best)
+    return model, progress
+
+
+def _compile(model: keras.Model, settings: TrainConfig, steps: int) -> None:
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate / 25,
+        max(1, (settings.epochs - 2) * steps),
+        warmup_target=settings.learning_rate,
+        warmup_steps=2 * steps,
+    )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _line(row: dict[str, float], settings: TrainConfig, progress: Progress) -> str:
+    star = " *" if progress.best_epoch == progress.epoch else ""
+    return (
+        f"epoch {progress.epoch}/{settings.epochs}  loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}  "
+        f"validation: loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:.1%}{star}"
+    )
+
+
+def _save(path: Path, model: keras.Model, best: list[Array], progress: Progress) -> None:
+    arrays = {f"model_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+    arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
+    arrays |= {f"best_{i}": value for i, value in enumerate(best)}
+    with write_atomically(path) as file:
+        np.savez(file, progress=json.dumps(asdict(progress)), **arrays)
+
+
+def _restore(path: Path, model: keras.Model, best: list[Array], fresh: Progress) -> Progress:
+    with np.load(path, allow_pickle=False) as file:
+        progress = Progress(**json.loads(str(file["progress"])))
+        if (progress.config, progress.train_ids) != (fresh.config, fresh.train_ids):
+            raise DatasetError(f"{path}: was trained with other settings or tracks; give them again, or another --out")
+        for i, variable in enumerate(model.variables):
+            variable.assign(file[f"model_{i}"])
+        for i, variable in enumerate(model.optimizer.variables):
+            variable.assign(file[f"optimizer_{i}"])
+        best[:] = [file[f"best_{i}"] for i in range(len(best))]
+    return replace(progress)
