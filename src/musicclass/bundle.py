@@ -78,7 +78,7 @@ def load_bundle(source: str | Path = "gtzan") -> Bundle:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(
             f"{path}: not a model ({error.filename} is missing); give a folder made by `musicclass train`, "
-            f"or a name: {', '.join(pretrained_names())}"
+            f"or the name of one that ships: {', '.join(pretrained_names()) or 'there is none'}"
         ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({error})") from None

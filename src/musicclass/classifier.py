@@ -5,6 +5,7 @@ predict: audio.stream -> features.log_mel_of_blocks -> track_windows -> network 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,11 +15,10 @@ import numpy.typing as npt
 from musicclass import audio
 from musicclass.bundle import Bundle, load_bundle
 from musicclass.config import AudioConfig, FeatureConfig
-from musicclass.errors import SilentError, TooShortError
+from musicclass.errors import SilentError
 from musicclass.features import Array, log_mel_of_blocks, mfcc, scale_window, window_starts
 from musicclass.prediction import Prediction, Segment, softmax, track_probabilities
 
-MIN_SECONDS = 1.0
 BATCH = 32  # windows at once; a constant, so that an answer never depends on what else is asked
 
 
@@ -43,7 +43,9 @@ class Classifier:
         Raises AudioError (see errors.py) when it can't be used.
         """
         blocks = audio.stream(source, self.bundle.features.sample_rate, self.limits)
-        return self._predict_blocks(blocks, audio.source_name(source))
+        name = audio.source_name(source)
+        file = os.fspath(source) if isinstance(source, str | os.PathLike) else name
+        return self._predict_blocks(blocks, name, file)
 
     def predict_waveform(self, waveform: npt.NDArray[np.floating], sample_rate: int) -> Prediction:
         """The genre of a waveform (n,) or (n, channels), floating point within -1..1, at `sample_rate` (Hz).
@@ -72,7 +74,7 @@ class Classifier:
         segments = tuple(self._segments(heard, softmax(logits), duration))
         return Prediction(file, genre, ranked[genre], ranked, duration, segments, self.bundle.name)
 
-    def _predict_blocks(self, blocks: Iterable[Array], name: str, file: str | None = "") -> Prediction:
+    def _predict_blocks(self, blocks: Iterable[Array], name: str, file: str | None) -> Prediction:
         samples = 0
 
         def counted() -> Iterator[Array]:
@@ -81,14 +83,8 @@ class Classifier:
                 samples += len(block)
                 yield block
 
-        features = self.bundle.features
-        try:
-            frames = log_mel_of_blocks(counted(), features)
-        finally:
-            duration = samples / features.sample_rate
-        if duration < MIN_SECONDS - 0.001:  # resampling may round a sample away
-            raise TooShortError(f"{name}: only {duration:.2f} s long; at least {MIN_SECONDS:g} s are needed")
-        return self.predict_log_mel(frames, duration, name, name if file == "" else file)
+        frames = log_mel_of_blocks(counted(), self.bundle.features)
+        return self.predict_log_mel(frames, samples / self.bundle.features.sample_rate, name, file)
 
     def _logits(self, windows: Array) -> Array:
         batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]

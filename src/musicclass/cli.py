@@ -5,6 +5,8 @@ Exit status: 0 all well, 1 some files failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -92,29 +94,33 @@ def predict(
     if plot:
         require("matplotlib", "plot")
     if not names:
-        raise typer.BadParameter(f"no audio files found in {', '.join(files)}")
+        raise typer.BadParameter("no file is named on standard input")
     kind = "json" if as_json else "jsonl" if as_jsonl else "csv" if as_csv else "table"
     classifier = Classifier.load(model)
     printer = Printer(kind, classifier.genres, top, len(names), classifier.limits.max_seconds)
+    pictures = [] if plot is None else [plot] if one_file else _picture_paths(plot, names)
     failed = False
-    for name in names:
-        try:
-            prediction = classifier.predict(name)
-        except AudioError as error:
-            failed = True
-            printer.failure(name, error)
-        else:
-            printer.result(prediction)
-            if plot:
-                _draw_timeline(classifier, name, prediction, plot if one_file else plot / _picture_name(name))
-    printer.finish()
+    try:
+        for number, name in enumerate(names):
+            try:
+                prediction = classifier.predict(name)
+                printer.result(prediction)
+                if pictures:
+                    _draw_timeline(classifier, name, prediction, pictures[number])
+            except AudioError as error:
+                failed = True
+                printer.failure(name, error)
+    finally:
+        printer.finish()
     if failed:
         raise typer.Exit(1)
 
 
-def _picture_name(name: str) -> str:
-    """A file name that no other track's picture has: the path, flattened."""
-    return os.path.relpath(name).replace(os.sep, "_").replace("..", "_") + ".png"
+def _picture_paths(folder: Path, names: list[str]) -> list[Path]:
+    """A path below `folder` for each name, in sub-folders as the names are."""
+    full = [os.path.abspath(name) for name in names]
+    top = os.path.commonpath([str(Path(name).parent) for name in full])
+    return [folder / (os.path.relpath(name, top) + ".png") for name in full]
 
 
 def _draw_timeline(classifier: Any, name: str, prediction: Any, path: Path) -> None:
@@ -130,6 +136,7 @@ def train(
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="Folder for the model, its card and its pictures.")],
     split: SplitOption = "random",
+    split_seed: Annotated[int, typer.Option(help="Another seed is another random or artist split.")] = 42,
     config: ConfigOption = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -141,16 +148,17 @@ def train(
     from musicclass.config import load_config
 
     chosen = load_config(config, tuple(settings or ()))
-    _prepare_keras()
     from musicclass.datasets import open_dataset
     from musicclass.datasets.splits import make_split
-    from musicclass.training import train as training
 
     tracks = open_dataset(data, dataset, artists)
     _tell_notes(tracks)
-    parts = make_split(tracks, split, chosen.training.seed)
+    parts = make_split(tracks, split, split_seed)
     counts = ", ".join(f"{len(ids)} {side}" for side, ids in parts.sides().items())
     print(f"{tracks.name}: {len(tracks.genres)} genres; split {parts.name}: {counts}", file=sys.stderr)
+    _prepare_keras()
+    from musicclass.training import train as training
+
     try:
         bundle = training.train(tracks, parts, chosen, out, name, resume)
     except KeyboardInterrupt:
@@ -193,8 +201,7 @@ def evaluate(
     how = split or (own if own in ("random", "artist", "filtered") else "all")
     ids: tuple[str, ...] = tuple(track.id for track in tracks.tracks)
     if how != "all":
-        seed = model.card["config"]["training"]["seed"]
-        ids = make_split(tracks, how, seed).sides()[side.value]
+        ids = make_split(tracks, how, model.card["data"]["split_seed"]).sides()[side.value]
     if not ids:
         raise typer.BadParameter(f"{tracks.name} has no {side.value} tracks in split {how}; try --side valid")
     seen = evaluation.seen_in_training(model.card, ids)
@@ -267,7 +274,7 @@ def _show_metrics(
     from musicclass.printing import metrics_table
 
     if as_json:
-        print(json.dumps({"title": title, **metrics, **more}, ensure_ascii=False))
+        print(json.dumps({"title": title, **metrics, **more}))
     else:
         metrics_table(metrics, model.genres, title)
     if plots_to:
@@ -280,15 +287,19 @@ def _show_metrics(
 def main() -> int:
     """Run the command line; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", newline="\n")
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         return int(app(standalone_mode=False) or 0)
     except MusicClassError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a reader that left, a full disk, a folder that may not be written
+        if not isinstance(error, BrokenPipeError):
+            print(f"{error}; nothing more was written", file=sys.stderr)
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130

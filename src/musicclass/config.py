@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -86,13 +87,13 @@ class ModelConfig:
 
     network: str = "cnn_lstm"  # or "student": the network this project grew from
     unmix_bands: int = 64  # bands that the first layer turns the MFCCs back into; 0: none
-    filters: tuple[int, ...] = (16, 32, 64, 64)
+    filters: tuple[int, ...] = (32, 48, 64, 96)
     time_pool: tuple[int, ...] = (2, 2, 2, 1)
-    band_pool: tuple[int, ...] = (2, 2, 2, 4)
+    band_pool: tuple[int, ...] = (4, 2, 2, 4)
     lstm_units: int = 64
     lstm_layers: int = 1
     bidirectional: bool = True
-    summary: str = "last"  # of the LSTM's steps: "last", "mean" or "attention"
+    summary: str = "attention"  # of the LSTM's steps: "last", "mean" or "attention"
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
@@ -212,7 +213,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain, JSON-ready values; `from_dict` reads it back."""
-    return dataclasses.asdict(config)
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
 
 
 def load_config(source: str | None = None, settings: tuple[str, ...] = ()) -> Config:
@@ -225,9 +227,10 @@ def load_config(source: str | None = None, settings: tuple[str, ...] = ()) -> Co
         config = PRESETS[source]
     elif source is not None:
         config = from_dict(Config, _read_toml(Path(source)), config)
-    for setting in settings:
-        config = from_dict(Config, _parse_setting(setting), config)
-    return config
+    sections: dict[str, Any] = {}  # together, as some settings only fit one another
+    for section, name, value in map(_parse_setting, settings):
+        sections.setdefault(section, {})[name] = value
+    return from_dict(Config, sections, config)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -239,7 +242,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't be read as TOML: {error}") from None
 
 
-def _parse_setting(setting: str) -> dict[str, Any]:
+def _parse_setting(setting: str) -> tuple[str, str, Any]:
     name, equals, text = setting.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and key):
@@ -248,4 +251,4 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    return {section: {key: value}}
+    return section, key, value

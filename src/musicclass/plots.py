@@ -122,17 +122,17 @@ def timeline(prediction: Prediction, waveform: Array, title: str = "") -> Figure
     low, high = peaks(waveform, 2000)
     times = np.linspace(0, prediction.duration, len(low))
     for segment in prediction.segments:
-        inside = (times >= segment.start) & (times <= segment.end)
+        inside = (times >= segment.start) & (times <= segment.end + prediction.duration / len(low))
         shade = colour(segment.genre, genres) if segment.genre else SILENT
         strength = 0.35 + 0.65 * segment.confidence
         top.fill_between(times[inside], low[inside], high[inside], color=shade, alpha=strength, linewidth=0)
     edges = [segment.start for segment in prediction.segments] + [prediction.duration]
     shares = [[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres]
-    base = np.zeros(len(prediction.segments))
+    top_edge = np.sum(shares, axis=0)
     for genre, share in zip(genres, shares, strict=True):
         name = f"{genre} {prediction.probabilities[genre]:.0%}"
-        bottom.stairs(base + share, edges, baseline=base, fill=True, color=colour(genre, genres), label=name)
-        base = base + share
+        bottom.stairs(top_edge, edges, baseline=top_edge - share, fill=True, color=colour(genre, genres), label=name)
+        top_edge = top_edge - share
     top.set(ylabel="waveform", yticks=[])
     top.set_title(title or f"{Path(prediction.file or '').name}  {prediction.genre} {prediction.confidence:.0%}")
     bottom.set(xlim=(0, prediction.duration), ylim=(0, 1), xlabel="seconds", ylabel="probability")

@@ -40,7 +40,7 @@ class Prediction:
         return asdict(self)
 
     def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+        return json.dumps(self.to_dict(), indent=indent)
 
 
 def softmax(logits: Array) -> npt.NDArray[np.float64]:

@@ -22,13 +22,19 @@ T = TypeVar("T")
 BAR = 24  # characters
 
 
-def _progress(**options: Any) -> Progress:
+def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(), **options)
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # results are not for stderr
+        disable=not sys.stderr.isatty() or sys.stdout.isatty(),
+    )
 
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:
-    """The items, with a progress bar on stderr where that is a terminal."""
+    """The items, with a progress bar on stderr where that is a terminal and results don't go there too."""
     with _progress() as bar:
         yield from bar.track(items, description=what)
 
@@ -38,12 +44,12 @@ class Printer:
 
     def __init__(self, kind: str, genres: Sequence[str], top: int, count: int, max_seconds: float):
         self.kind, self.genres, self.top, self.max_seconds = kind, genres, top, max_seconds
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, emoji=False)
         self.bar = _progress()
         self.task = self.bar.add_task("Predict", total=count)
-        if count > 1 and not (kind == "table" and sys.stdout.isatty()):
+        if count > 1:
             self.bar.start()
-        self.writer = csv.writer(sys.stdout, lineterminator="\n")
+        self.writer = csv.writer(sys.stdout, lineterminator="\r\n")
         if kind == "csv":
             self.writer.writerow(["file", "genre", "confidence", "duration", *genres, "error"])
 
@@ -63,7 +69,7 @@ class Printer:
     def failure(self, name: str, error: AudioError) -> None:
         print(" ".join(str(error).splitlines()), file=sys.stderr)
         if self.kind in ("json", "jsonl"):
-            print(json.dumps({"file": name, "error": str(error)}, ensure_ascii=False))
+            print(json.dumps({"file": name, "error": str(error)}))
         elif self.kind == "csv":
             self.writer.writerow([name, "", "", "", *[""] * len(self.genres), str(error)])
         self._step()

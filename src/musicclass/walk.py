@@ -15,18 +15,25 @@ def files(names: Iterable[str]) -> Iterator[str]:
     named on the lines of standard input. A name that leads to nothing is passed on, to be reported."""
     for name in names:
         if name == "-":
-            yield from files(line for line in map(str.strip, sys.stdin) if line and line != "-")
-        elif os.path.isdir(name):
-            yield from _below(name)
-        elif glob.has_magic(name) and not os.path.exists(name):
-            yield from files(sorted(glob.glob(name, recursive=True)) or [glob.escape(name)])
+            for line in map(str.rstrip, sys.stdin or ()):
+                yield from _named(line) if line else ()
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            for found in sorted(glob.glob(name, recursive=True)) or [name]:
+                yield from _named(found)
         else:
-            yield name
+            yield from _named(name)
 
 
-def _below(folder: str) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
+def _named(name: str) -> list[str]:
+    """A folder that can't be read, or holds no audio, is named itself, to be reported."""
+    return (_below(name) or [name]) if os.path.isdir(name) else [name]
+
+
+def _below(folder: str) -> list[str]:
+    found: list[str] = []
+    for place, folders, names in os.walk(folder, onerror=lambda error: found.append(error.filename)):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
             if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not name.startswith("."):
-                yield os.path.join(place, name)
+                found.append(os.path.join(place, name))
+    return found

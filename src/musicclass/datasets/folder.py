@@ -47,11 +47,17 @@ def read(root: Path, artists: Path | None = None) -> Dataset:
     return dataset
 
 
-def read_column(path: Path, column: str) -> dict[str, str]:
-    """The CSV at `path` as track -> value of `column`. Raises DatasetError when it isn't there, or a track is twice."""
+def read_column(path: Path, column: str, optional: bool = False) -> dict[str, str]:
+    """The CSV at `path` as track -> value of `column`; an `optional` column may be missing.
+
+    Raises DatasetError when the file can't be read, lacks the column, or has a track twice, differently.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [(row["track"].strip(), (row[column] or "").strip()) for row in csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            if optional and column not in (reader.fieldnames or ()):
+                return {}
+            rows = [((row["track"] or "").strip(), (row[column] or "").strip()) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: can't be read: {error}") from None
     except KeyError as error:

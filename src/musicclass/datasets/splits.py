@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musicclass.datasets import Dataset, Track, gtzan
@@ -24,6 +24,7 @@ class Split:
     train: tuple[str, ...]
     valid: tuple[str, ...]
     test: tuple[str, ...] = ()
+    seed: int = 42
 
     def sides(self) -> dict[str, tuple[str, ...]]:
         return {"train": self.train, "valid": self.valid, "test": self.test}
@@ -35,26 +36,31 @@ def make_split(dataset: Dataset, how: str = "random", seed: int = 42) -> Split:
     random    70/15/15 in each genre; exact replicas stay together
     artist    the same, and all tracks of an artist stay together; tracks of unknown artists only train
     filtered  GTZAN without its faults, by artist (Kereliuk, Sturm, Larsen 2015)
-    FILE.csv  columns track, split (train, valid, test; anything else: not used), and artist if wanted
+    FILE.csv  columns track, split (train, valid, test; anything else: not used), and, to have
+              them kept apart, artist
 
     Raises DatasetError when it can't be done, LeakError when a split from a file leaks.
     """
+    tracks, artists = dataset.tracks, dict[str, str]()
     if how == "random":
-        sides = _balanced(dataset.tracks, {track.id: track.content or track.id for track in dataset.tracks}, seed)
+        sides = _balanced(tracks, {track.id: track.content or track.id for track in tracks}, seed)
     elif how == "artist":
-        if not any(track.artist for track in dataset.tracks):
+        if not any(track.artist for track in tracks):
             raise DatasetError("no artists are known here; give a CSV (track, artist) with --artists")
-        sides = _by_artist(dataset.tracks, seed)
+        sides = _by_artist(tracks, seed)
     elif how == "filtered":
         sides = _filtered(dataset)
     elif how.lower().endswith(".csv"):
+        artists = read_column(Path(how), "artist", optional=True)
+        tracks = tuple(replace(track, artist=artists.get(track.id, track.artist)) for track in tracks)
         sides = _from_file(dataset, Path(how))
     else:
         raise DatasetError(f"unknown split {how!r}; there are: random, artist, filtered, FILE.csv")
-    split = Split(how if not how.lower().endswith(".csv") else Path(how).name, **_ordered(dataset, sides))
+    train, valid, test = (tuple(track.id for track in tracks if sides.get(track.id) == side) for side in SIDES)
+    split = Split(Path(how).name, train, valid, test, seed)
     if not split.train or not split.valid:
         raise DatasetError(f"split {how}: too few tracks: {len(split.train)} train, {len(split.valid)} validate")
-    refuse_leaks(split, dataset.tracks, artists=how in ("artist", "filtered"))
+    refuse_leaks(split, tracks, artists=how in ("artist", "filtered") or bool(artists))
     return split
 
 
@@ -76,47 +82,49 @@ def refuse_leaks(split: Split, tracks: Iterable[Track], artists: bool) -> None:
         raise LeakError(f"split {split.name} leaks, so its results would mean nothing:\n  {shown}")
 
 
-def _ordered(dataset: Dataset, sides: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    return {side: tuple(t.id for t in dataset.tracks if sides.get(t.id) == side) for side in SIDES}
-
-
 def _balanced(tracks: Iterable[Track], groups: dict[str, str], seed: int) -> dict[str, str]:
-    """Track id -> side: groups, in random order, each to where its genres are furthest from their share."""
+    """Track id -> side: groups, large ones first, each to where its genres stay furthest below their share.
+
+    A genre's last groups go to the sides that have none of it yet.
+    """
     members: dict[str, list[Track]] = defaultdict(list)
     for track in sorted(tracks, key=lambda track: track.id):
         members[groups[track.id]].append(track)
     total = Counter(track.genre for group in members.values() for track in group)
+    left = Counter(genre for group in members.values() for genre in {track.genre for track in group})
     placed: Counter[tuple[str, str]] = Counter()
     order = sorted(members)
     random.Random(seed).shuffle(order)
-    order.sort(key=lambda name: -len(members[name]))  # stable: large groups first, while there is room
+    order.sort(key=lambda name: -len(members[name]))  # stable: groups of one size stay shuffled
     sides = {}
     for name in order:
         genres = Counter(track.genre for track in members[name])
-        side = max(SIDES, key=lambda s: sum(n * _room(placed, total, g, s) for g, n in genres.items()))
+        bare = {genre: [s for s in SIDES if not placed[genre, s]] for genre in genres}
+        needy = [s for genre, empty in bare.items() if len(empty) >= left[genre] for s in empty]
+        room = {s: sum(n * (1 - (placed[g, s] + n) / (total[g] * SHARES[s])) for g, n in genres.items()) for s in SIDES}
+        side = max(needy or SIDES, key=room.__getitem__)
         for genre, n in genres.items():
             placed[genre, side] += n
+            left[genre] -= 1
         sides.update({track.id: side for track in members[name]})
     return sides
 
 
-def _room(placed: Counter[tuple[str, str]], total: Counter[str], genre: str, side: str) -> float:
-    return 1 - placed[genre, side] / (total[genre] * SHARES[side])
-
-
 def _by_artist(tracks: Iterable[Track], seed: int) -> dict[str, str]:
     """Artists and exact replicas tie tracks together; a group with an unknown artist in it only trains."""
-    label: dict[str, str] = {}
-    ties: dict[tuple[str, str], list[str]] = defaultdict(list)
     tracks = list(tracks)
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
     for track in tracks:
-        label[track.id] = track.id
-        for tie in (("artist", track.artist), ("content", track.content)):
-            if tie[1]:
-                ties[tie].append(track.id)
-    for ids in ties.values():
-        joined = {label[name] for name in ids}
-        label = {name: min(joined) if old in joined else old for name, old in label.items()}
+        for tie in (f"artist {track.artist}", f"content {track.content}"):
+            if not tie.endswith(" "):
+                parent[root(tie)] = root(track.id)
+    label = {track.id: root(track.id) for track in tracks}
     unknown = {label[track.id] for track in tracks if not track.artist}
     sides = _balanced([t for t in tracks if label[t.id] not in unknown], label, seed)
     return sides | {track.id: "train" for track in tracks if label[track.id] in unknown}

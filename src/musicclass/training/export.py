@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import keras
@@ -40,7 +41,8 @@ def to_onnx(model: keras.Model, config: ModelConfig, n_mfcc: int, n_genres: int)
 
 
 def _export(model: keras.Model, target: Path) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
+    model(np.zeros((1, 32, model.input_shape[-1]), np.float32))  # Keras exports only what was called once
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
         model.export(str(target), format="onnx", verbose=False)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from musicclass import plots
-from musicclass.bundle import Bundle, save_bundle
+from musicclass.bundle import CARD, Bundle, save_bundle
 from musicclass.classifier import Classifier
 from musicclass.config import Config, TrainConfig, to_dict
 from musicclass.datasets import Dataset
@@ -34,12 +34,14 @@ console = Console(stderr=True)
 def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str = "", resume: bool = False) -> Bundle:
     """Train on `dataset` as `split` says, and write the bundle, its history and its pictures into the folder `out`.
 
-    With `resume`, goes on where an interrupted run with the same `out` stopped. Raises DatasetError for
-    tracks or settings that don't fit, AudioError for nothing: files that can't be used are left out, with a warning.
+    With `resume`, goes on where an interrupted run with the same `out` stopped. Files that can't be used
+    are left out, with a warning. Raises DatasetError when `out` is taken, or tracks or settings don't fit.
     """
     checkpoint = out / "checkpoint.npz"
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
+    if (out / CARD).exists():
+        raise DatasetError(f"{out} already holds a model; give another --out, or delete it first")
+    if checkpoint.exists() and not resume:
+        raise DatasetError(f"{out} holds an interrupted run; --resume goes on with it, or delete {checkpoint}")
     frames = load_frames(dataset, (*split.train, *split.valid), config.features)
     train_ids, valid_ids = ([i for i in side if i in frames] for side in (split.train, split.valid))
     if not train_ids or not valid_ids:
@@ -53,7 +55,13 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
         "name": name or out.resolve().name,
         "genres": list(genres),
         "config": to_dict(config),
-        "data": {"name": dataset.name, "split_name": split.name, "split": sides, "notes": list(dataset.notes)},
+        "data": {
+            "name": dataset.name,
+            "notes": list(dataset.notes),
+            "split_name": split.name,
+            "split_seed": split.seed,
+            "split": sides,
+        },
         "versions": versions(),
         "parameters": model.count_params(),
         "history": progress.history,
@@ -74,12 +82,30 @@ def _judge(bundle: Bundle, dataset: Dataset, network: bytes) -> Bundle:
         if ids:
             card["predictions"][side] = predict_tracks(classifier, dataset, ids)
             card["metrics"][side] = score(card["predictions"][side], bundle.genres)
+    card["about"] = _about(card)
     bundle = save_bundle(bundle.path, network, card)
     write_history(bundle.path / "history.csv", card["history"])
     plots.save(plots.history(card["history"], card["best_epoch"], bundle.name), bundle.path / "history.png")
     side = judged_side(card)
     plots.evaluation(bundle.path, bundle.genres, card["metrics"][side], f"{bundle.name}, {SIDE_NAMES[side]} tracks")
     return bundle
+
+
+def _about(card: dict[str, Any]) -> str:
+    """In plain words, what the model saw and how good it is."""
+    data, metrics = card["data"], card["metrics"]
+    counts = {side: len(ids) for side, ids in data["split"].items()}
+    told = {
+        side: "{:.1%} of {} {} tracks (95% interval {:.1%} to {:.1%})".format(
+            m["accuracy"], m["tracks"], SIDE_NAMES[side], *m["accuracy_95"]
+        )
+        for side, m in metrics.items()
+    }
+    return (
+        f"Trained on {counts['train']} tracks of {data['name']} (split {data['split_name']}), chosen by its results on "
+        f"{counts['valid']} validation tracks. Right on {told['valid']}, which flatters it, as they chose it. "
+        + (f"Right on {told['test']}." if "test" in told else "Its test result is still to come.")
+    )
 
 
 def versions() -> dict[str, str]:
@@ -130,7 +156,7 @@ def fit(
     truth = np.array([labels[i] for i in valid_ids])
     while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
         windows.epoch = progress.epoch
-        done = model.fit(windows, verbose=0).history
+        done = model.fit(windows, shuffle=False, verbose=0).history
         probabilities = np.stack([track_probabilities(x) for x in valid.logits(model.predict_on_batch)])
         row = {
             "epoch": progress.epoch + 1,

@@ -1,0 +1,199 @@
+"""Training: the networks, one epoch on made-up clips, an interruption, the export, the bundle."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import soundfile
+
+from musicclass.bundle import load_bundle
+from musicclass.classifier import Classifier
+from musicclass.config import PRESETS, ModelConfig, load_config
+from musicclass.datasets import folder
+from musicclass.datasets.splits import Split, make_split
+from musicclass.errors import DatasetError, LeakError
+from musicclass.features import mfcc
+from musicclass.training import train as training
+from musicclass.training.data import TrackWindows, TrainingWindows
+from musicclass.training.evaluate import predict_tracks, score, seen_in_training
+from musicclass.training.export import to_onnx
+from musicclass.training.model import build_model, inverse_dct
+from tests.conftest import RATE, make_noise, make_tone
+
+SMALL = (
+    "features.window_seconds=1",
+    "features.n_mfcc=20",
+    "model.unmix_bands=16",
+    "model.filters=[4, 8]",
+    "model.time_pool=[2, 2]",
+    "model.band_pool=[4, 4]",
+    "model.lstm_units=8",
+    "training.epochs=4",
+    "training.batch_size=8",
+)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Eight clips for each of two genres that are easy to tell apart."""
+    root = tmp_path_factory.mktemp("clips") / "easy"
+    for i in range(8):
+        for genre, sound in (("hiss", make_noise(3, seed=i)), ("tone", make_tone(200 + 50 * i))):
+            (root / genre).mkdir(parents=True, exist_ok=True)
+            soundfile.write(root / genre / f"{i}.wav", sound, RATE)
+    return folder.read(root)
+
+
+@pytest.fixture(scope="module")
+def bundle(clips, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "easy"
+    return training.train(clips, make_split(clips), load_config(None, (*SMALL, "training.learning_rate=0.02")), out)
+
+
+def test_parameters():
+    assert build_model(PRESETS["student"].model, 23, 10).count_params() == 126_694
+    assert build_model(load_config(None, SMALL).model, 20, 2).count_params() == 1_878
+
+
+@pytest.mark.parametrize("summary", ["last", "mean", "attention"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_networks_take_windows_of_any_length(summary, layers):
+    model = build_model(ModelConfig(summary=summary, lstm_layers=layers, filters=(4,) * 4), 20, 3)
+    for length in (24, 100):
+        assert model(np.zeros((2, length, 20), np.float32)).shape == (2, 3)
+
+
+def test_time_stays_in_order_and_apart_from_frequency():
+    """What the LSTM reads at step t depends on the frames around t alone."""
+    model = build_model(ModelConfig(filters=(4, 4), time_pool=(2, 2), band_pool=(2, 2), unmix_bands=0), 20, 3)
+    lstm = next(layer for layer in model.layers if isinstance(layer, keras.layers.Bidirectional))
+    before = keras.Model(model.inputs, lstm.input)
+    windows = np.zeros((2, 80, 20), np.float32)
+    windows[1, 40] = 1
+    steps = keras.ops.convert_to_numpy(before(windows))
+    changed = np.flatnonzero(np.abs(steps[1] - steps[0]).max(axis=1))
+    assert steps.shape[1] == 20 and set(changed) <= {8, 9, 10, 11, 12} and 10 in changed
+
+
+def test_inverse_dct_undoes_the_dct():
+    bands = np.random.default_rng(0).random((3, 32), dtype=np.float32)
+    np.testing.assert_allclose(mfcc(bands, 32) @ inverse_dct(32, 32), bands, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(summary="attention"), PRESETS["student"].model])
+def test_keras_and_onnx_agree(config):
+    keras.utils.set_random_seed(0)
+    model = build_model(config, 23, 10)
+    session = onnxruntime.InferenceSession(to_onnx(model, config, 23, 10))
+    for length in (24, 130):
+        windows = np.random.default_rng(0).standard_normal((5, length, 23)).astype(np.float32)
+        ours = keras.ops.convert_to_numpy(model(windows))
+        theirs = session.run(None, {"mfcc": windows})[0]
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_the_export_has_a_native_lstm():
+    onnx = pytest.importorskip("onnx")
+    model = build_model(ModelConfig(), 23, 10)
+    graph = onnx.load_from_string(to_onnx(model, ModelConfig(), 23, 10)).graph
+    kinds = {node.op_type for node in graph.node}
+    assert "LSTM" in kinds and not kinds & {"Loop", "Scan"}
+
+
+def test_batches_are_the_same_again_and_differ_by_epoch(clips):
+    config = load_config(None, SMALL)
+    frames = [clips.log_mel(track, config.features) for track in clips.tracks]
+    windows = TrainingWindows(frames, [0] * 8 + [1] * 8, 2, config)
+    assert len(windows) == 6
+    first, targets = windows[1]
+    assert first.shape == (8, 24, 20) and targets.shape == (8, 2)
+    np.testing.assert_array_equal(windows[1][0], first)
+    windows.epoch = 1
+    assert not np.array_equal(windows[1][0], first)
+
+
+def test_track_windows_of_any_length_keep_their_order():
+    config = load_config(None, SMALL).features
+    frames = [np.random.default_rng(i).random((n, 127), dtype=np.float32) for i, n in enumerate((30, 24, 100, 10))]
+    logits = TrackWindows(frames, config).logits(lambda batch: batch[:, 0, :2])
+    assert [len(rows) for rows in logits] == [2, 1, 5, 1]
+    for item, rows in zip(frames, logits, strict=True):
+        alone = TrackWindows([item], config).logits(lambda batch: batch[:, 0, :2])[0]
+        np.testing.assert_array_equal(rows, alone)
+
+
+def test_easy_genres_are_learnt_and_the_bundle_is_whole(bundle, clips):
+    names = {path.name for path in bundle.path.iterdir()}
+    assert names == {
+        "model.onnx", "card.json", "history.csv", "history.png", "confusion_matrix.png", "reliability.png"
+    }  # fmt: skip
+    card = json.loads((bundle.path / "card.json").read_text())
+    assert card["genres"] == ["hiss", "tone"]
+    assert card["metrics"]["test"]["accuracy"] == 1
+    assert [len(card["data"]["split"][side]) for side in ("train", "valid", "test")] == [12, 2, 2]
+    assert [row["track"] for row in card["predictions"]["test"]] == card["data"]["split"]["test"]
+    assert len(card["history"]) == 4 and card["versions"]["keras"] == keras.__version__
+    assert (bundle.path / "history.csv").read_text().count("\n") == 5
+    assert Classifier.load(bundle.path).predict(clips.tracks[0].path).genre == "hiss"
+
+
+def test_evaluation_gives_what_the_card_says(bundle, clips):
+    card = load_bundle(bundle.path).card
+    rows = predict_tracks(Classifier(bundle), clips, card["data"]["split"]["test"])
+    assert rows == card["predictions"]["test"]
+    assert score(rows, bundle.genres)["accuracy"] == card["metrics"]["test"]["accuracy"]
+    assert seen_in_training(card, ["hiss/0.wav", *card["data"]["split"]["test"]]) in ([], ["hiss/0.wav"])
+    assert len(seen_in_training(card, [track.id for track in clips.tracks])) == 14
+
+
+def test_a_model_is_never_overwritten(bundle, clips):
+    with pytest.raises(DatasetError, match="already holds a model"):
+        training.train(clips, make_split(clips), load_config(None, SMALL), bundle.path)
+
+
+def test_strange_genres_are_refused(bundle, clips, tmp_path):
+    for name in ("hiss", "polka"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", make_noise(2), RATE)
+    with pytest.raises(DatasetError, match="polka"):
+        predict_tracks(Classifier(bundle), folder.read(tmp_path), [])
+
+
+class Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_an_interrupted_run_goes_on_as_if_it_never_stopped(clips, tmp_path, monkeypatch, stop_at):
+    config, split = load_config(None, SMALL), make_split(clips)
+    whole = training.train(clips, split, config, tmp_path / "whole").card
+    line = training._line
+
+    def stop(row, settings, progress):
+        if progress.epoch == stop_at:
+            raise Interrupt
+        return line(row, settings, progress)
+
+    monkeypatch.setattr(training, "_line", stop)
+    with pytest.raises(Interrupt):
+        training.train(clips, split, config, tmp_path / "broken")
+    monkeypatch.setattr(training, "_line", line)
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["checkpoint.npz"]
+    with pytest.raises(DatasetError, match="--resume"):
+        training.train(clips, split, config, tmp_path / "broken")
+    with pytest.raises(DatasetError, match="other settings"):
+        training.train(clips, split, load_config(None, (*SMALL, "training.seed=1")), tmp_path / "broken", resume=True)
+    broken = training.train(clips, split, config, tmp_path / "broken", resume=True).card
+    for ours, theirs in zip(broken["history"], whole["history"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_leaks_never_reach_training(clips):
+    with pytest.raises(LeakError):
+        from musicclass.datasets.splits import refuse_leaks
+
+        refuse_leaks(Split("own", ("hiss/0.wav",), ("hiss/0.wav",)), clips.tracks, artists=False)
