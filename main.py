@@ -94,3 +94,5 @@ if __name__ == "__main__":
     except MusicClassError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -22,20 +22,21 @@ T = TypeVar("T")
 BAR = 24  # characters
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """A bar on stderr, where that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(
         *columns,
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=False,  # results are not for stderr
-        disable=not sys.stderr.isatty() or sys.stdout.isatty(),
+        disable=not sys.stderr.isatty(),
     )
 
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:
-    """The items, with a progress bar on stderr where that is a terminal and results don't go there too."""
-    with _progress() as bar:
+    """The items, with a progress bar."""
+    with progress_bar() as bar:
         yield from bar.track(items, description=what)
 
 
@@ -45,9 +46,9 @@ class Printer:
     def __init__(self, kind: str, genres: Sequence[str], top: int, count: int, max_seconds: float):
         self.kind, self.genres, self.top, self.max_seconds = kind, genres, top, max_seconds
         self.console = Console(highlight=False, soft_wrap=True, emoji=False)
-        self.bar = _progress()
+        self.bar = progress_bar()
         self.task = self.bar.add_task("Predict", total=count)
-        if count > 1:
+        if count > 1 and not sys.stdout.isatty():  # there, the results themselves show how far it is
             self.bar.start()
         self.writer = csv.writer(sys.stdout, lineterminator="\r\n")
         if kind == "csv":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import platform
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
 
 from musicclass import plots
 from musicclass.bundle import CARD, Bundle, save_bundle
@@ -23,12 +22,12 @@ from musicclass.errors import DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
 from musicclass.prediction import track_probabilities
+from musicclass.printing import progress_bar
 from musicclass.training.data import TrackWindows, TrainingWindows, load_frames
 from musicclass.training.evaluate import SIDE_NAMES, judged_side, predict_tracks, score, write_history
 from musicclass.training.export import to_onnx
+from musicclass.training.metrics import Ints
 from musicclass.training.model import build_model
-
-console = Console(stderr=True)
 
 
 def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str = "", resume: bool = False) -> Bundle:
@@ -128,6 +127,15 @@ class Progress:
     best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def add(self, row: dict[str, float]) -> bool:
+        """Take up an epoch's results; says whether they are the best so far."""
+        self.epoch += 1
+        self.history.append({"epoch": self.epoch, **row})
+        better = row["val_loss"] < self.best_loss
+        if better:
+            self.best_loss, self.best_epoch = row["val_loss"], self.epoch
+        return better
+
 
 def fit(
     frames: dict[str, Array],
@@ -154,26 +162,27 @@ def fit(
         progress = _restore(checkpoint, model, best, progress)
     valid = TrackWindows([frames[i] for i in valid_ids], config.features)
     truth = np.array([labels[i] for i in valid_ids])
-    while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
-        windows.epoch = progress.epoch
-        done = model.fit(windows, shuffle=False, verbose=0).history
-        probabilities = np.stack([track_probabilities(x) for x in valid.logits(model.predict_on_batch)])
-        row = {
-            "epoch": progress.epoch + 1,
-            "loss": float(done["loss"][0]),
-            "accuracy": float(done["accuracy"][0]),
-            "val_loss": float(-np.log(probabilities[np.arange(len(truth)), truth] + 1e-12).mean()),
-            "val_accuracy": float((probabilities.argmax(1) == truth).mean()),
-        }
-        progress.epoch += 1
-        progress.history.append(row)
-        if row["val_loss"] < progress.best_loss:
-            progress.best_loss, progress.best_epoch = row["val_loss"], progress.epoch
-            best = [np.copy(value) for value in model.get_weights()]
-        _save(checkpoint, model, best, progress)
-        console.print(_line(row, settings, progress))
+    with progress_bar() as bar:
+        task = bar.add_task("Train", total=settings.epochs * len(windows), completed=progress.epoch * len(windows))
+        step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: bar.advance(task))
+        while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
+            windows.epoch = progress.epoch
+            done = model.fit(windows, shuffle=False, callbacks=[step], verbose=0).history
+            row = {name: float(done[name][0]) for name in ("loss", "accuracy")}
+            if progress.add(row | _validate(model, valid, truth)):
+                best = [np.copy(value) for value in model.get_weights()]
+            _save(checkpoint, model, best, progress)
+            bar.console.print(_line(progress, settings))
     model.set_weights(best)
     return model, progress
+
+
+def _validate(model: keras.Model, valid: TrackWindows, truth: Ints) -> dict[str, float]:
+    probabilities = np.stack([track_probabilities(logits) for logits in valid.logits(model.predict_on_batch)])
+    return {
+        "val_loss": float(-np.log(probabilities[np.arange(len(truth)), truth] + 1e-12).mean()),
+        "val_accuracy": float((probabilities.argmax(1) == truth).mean()),
+    }
 
 
 def _compile(model: keras.Model, settings: TrainConfig, steps: int) -> None:
@@ -192,8 +201,8 @@ def _compile(model: keras.Model, settings: TrainConfig, steps: int) -> None:
     model.optimizer.build(model.trainable_variables)
 
 
-def _line(row: dict[str, float], settings: TrainConfig, progress: Progress) -> str:
-    star = " *" if progress.best_epoch == progress.epoch else ""
+def _line(progress: Progress, settings: TrainConfig) -> str:
+    row, star = progress.history[-1], " *" if progress.best_epoch == progress.epoch else ""
     return (
         f"epoch {progress.epoch}/{settings.epochs}  loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}  "
         f"validation: loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:.1%}{star}"
@@ -218,4 +227,4 @@ def _restore(path: Path, model: keras.Model, best: list[Array], fresh: Progress)
         for i, variable in enumerate(model.optimizer.variables):
             variable.assign(file[f"optimizer_{i}"])
         best[:] = [file[f"best_{i}"] for i in range(len(best))]
-    return replace(progress)
+    return progress
