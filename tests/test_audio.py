@@ -89,6 +89,14 @@ def test_file_objects_are_as_good_as_paths(files):
             np.testing.assert_array_equal(audio.load(file, RATE), whole)
 
 
+def test_objects_that_are_no_audio_files_are_decode_errors(files):
+    closed = files["wav"].open("rb")
+    closed.close()
+    for source in (closed, io.BytesIO(b""), io.StringIO("text")):
+        with pytest.raises(DecodeError):
+            audio.load(source, RATE)
+
+
 def test_reading_stops_at_the_limit(wav):
     path = wav(make_noise(10))
     assert len(audio.load(path, RATE, AudioConfig(max_seconds=2))) == 2 * RATE
@@ -178,6 +186,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, type[AudioError], str]]:
         "a folder": (folder / "folder.wav", DecodeError, "a folder without audio"),
         "empty": (put("empty.mp3", b""), DecodeError, "empty"),
         "text": (put("text.mp3", b"this is no music\n" * 100), DecodeError, "not audio"),
+        "one byte": (put("one.mp3", b"\xff"), DecodeError, "not audio"),
+        "two bytes": (put("two.mp3", b"\xff\xfb"), DecodeError, "not audio"),
         "a picture": (put("picture.flac", b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(500)), DecodeError, "not audio"),
         "raw": (put("noise.raw", bytes(1000)), DecodeError, "not audio"),
         "a playlist": (put("list.mp3", b"#EXTM3U\n#EXTINF:1,\nother.wav\n"), DecodeError, "not audio"),
@@ -194,8 +204,8 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, type[AudioError], str]]:
 
 
 NAMES = [
-    "missing", "a folder", "empty", "text", "a picture", "raw", "a playlist", "no samples", "silence",
-    "almost silence", "absurdly loud", "NaN", "infinite", "16 channels", "2 kHz", "1 MHz",
+    "missing", "a folder", "empty", "text", "one byte", "two bytes", "a picture", "raw", "a playlist", "no samples",
+    "silence", "almost silence", "absurdly loud", "NaN", "infinite", "16 channels", "2 kHz", "1 MHz",
 ]  # fmt: skip
 
 

@@ -184,6 +184,10 @@ def test_an_interrupted_run_goes_on_as_if_it_never_stopped(clips, tmp_path, monk
     assert [path.name for path in (tmp_path / "broken").iterdir()] == ["checkpoint.npz"]
     with pytest.raises(DatasetError, match="--resume"):
         training.train(clips, split, config, tmp_path / "broken")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "checkpoint.npz").write_bytes(b"PK")
+    with pytest.raises(DatasetError, match="delete it to start over"):
+        training.train(clips, split, config, tmp_path / "damaged", resume=True)
     with pytest.raises(DatasetError, match="other settings"):
         training.train(clips, split, load_config(None, (*SMALL, "training.seed=1")), tmp_path / "broken", resume=True)
     broken = training.train(clips, split, config, tmp_path / "broken", resume=True).card

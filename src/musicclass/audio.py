@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from musicclass.config import AudioConfig
-from musicclass.errors import DecodeError, InvalidSampleError, SilentError, TooShortError
+from musicclass.errors import AudioError, DecodeError, InvalidSampleError, SilentError, TooShortError
 from musicclass.features import Array
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -56,8 +56,13 @@ def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) 
     """
     limits = limits or AudioConfig()
     name = source_name(source)
-    with _opened(source, name, limits) as (rate, blocks):
-        yield from resample(blocks, rate, sample_rate, name, limits)
+    try:
+        with _opened(source, name, limits) as (rate, blocks):
+            yield from resample(blocks, rate, sample_rate, name, limits)
+    except AudioError:
+        raise
+    except Exception as error:  # decoders meet bytes that nobody has foreseen; one file must not stop the rest
+        raise _unusable(name, error) from error
 
 
 def resample(
@@ -130,11 +135,11 @@ def _opened(source: Source, name: str, limits: AudioConfig) -> Iterator[tuple[in
     if file is not None:
         with file:
             _refuse_channels(file.channels, limits, name)
-            yield file.samplerate, _soundfile_blocks(file, name, limits)
+            yield file.samplerate, _soundfile_blocks(file, name)
     else:
         with _opened_by_av(source, name) as container:
             audio = container.streams.audio[0]
-            yield audio.rate or 0, _av_blocks(container, audio, name, limits)
+            yield audio.rate or 0, _av_blocks(container, audio, name)
 
 
 def _checked(path: Path, name: str) -> Path:
@@ -192,14 +197,14 @@ def _suits_soundfile(source: Path | IO[bytes], name: str) -> bool:
     if head.startswith(SIGNATURES):
         return head[20:22] != b"\x55\x00"  # an mp3 dressed as wav
     xing = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if frame[:1] != b"\xff" or frame[1] & 0xFE != 0xFA or not 0 <= xing < 200 or frame[xing + 7] & 3 != 3:
+    if frame[:2] not in (b"\xff\xfa", b"\xff\xfb") or not 0 <= xing < len(frame) - 16 or frame[xing + 7] & 3 != 3:
         return False
     (promised,) = struct.unpack(">I", frame[xing + 12 : xing + 16])
     _refuse_small(name, size - first, promised)
     return bool(size - first <= promised * (1 + LONG_SHARE))
 
 
-def _soundfile_blocks(file: soundfile.SoundFile, name: str, limits: AudioConfig) -> Iterator[Array]:
+def _soundfile_blocks(file: soundfile.SoundFile, name: str) -> Iterator[Array]:
     rate, frames = file.samplerate, 0
     while True:
         try:
@@ -213,8 +218,7 @@ def _soundfile_blocks(file: soundfile.SoundFile, name: str, limits: AudioConfig)
     for promised, found in re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info):
         if int(promised) < SIZE_UNKNOWN:
             _refuse_small(name, int(found), int(promised))
-    if file.frames < LENGTH_UNKNOWN:
-        _refuse_cut(name, frames, file.frames, rate, limits)
+    _refuse_cut(name, frames, file.frames, rate)
 
 
 @contextmanager
@@ -236,7 +240,7 @@ def _opened_by_av(source: Path | IO[bytes], name: str) -> Iterator[Any]:
         yield container
 
 
-def _av_blocks(container: Any, audio: Any, name: str, limits: AudioConfig) -> Iterator[Array]:
+def _av_blocks(container: Any, audio: Any, name: str) -> Iterator[Array]:
     import av
     import av.error
 
@@ -261,7 +265,7 @@ def _av_blocks(container: Any, audio: Any, name: str, limits: AudioConfig) -> It
         raise _unusable(name, ValueError(f"{bad} of {packets} packets"))
     if kind not in RAW_STREAMS and kind != "asf":  # ASF's duration holds a preroll, or is made up
         promised = _av_seconds(container, audio)
-        _refuse_cut(name, int(end * audio.rate), int(promised * audio.rate), audio.rate, limits)
+        _refuse_cut(name, int(end * audio.rate), int(promised * audio.rate), audio.rate)
 
 
 def _av_seconds(container: Any, audio: Any) -> float:
@@ -271,13 +275,12 @@ def _av_seconds(container: Any, audio: Any) -> float:
 
 
 def _unusable(name: str, error: Exception) -> DecodeError:
-    reason = getattr(error, "strerror", None) or error
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return DecodeError(f"{name}: not audio, or damaged ({reason}); see if it plays, or convert it to wav or flac")
 
 
-def _refuse_cut(name: str, frames: int, promised: int, rate: int, limits: AudioConfig) -> None:
-    missing = min(promised, int(limits.max_seconds * rate)) - frames
-    if missing > SHORT_BY * rate:
+def _refuse_cut(name: str, frames: int, promised: int, rate: int) -> None:
+    if promised - frames > SHORT_BY * rate:
         raise DecodeError(
             f"{name}: cut short: {frames / rate:.1f} s of the {promised / rate:.1f} s it should have; "
             "copy it again from its source"

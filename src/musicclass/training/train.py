@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import platform
+import tempfile
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
     model, progress = fit(frames, labels, train_ids, valid_ids, genres, config, checkpoint)
     network = to_onnx(model, config.model, config.features.n_mfcc, len(genres))
     sides = {"train": train_ids, "valid": valid_ids, "test": list(split.test)}
-    card = {
+    card: dict[str, Any] = {
         "name": name or out.resolve().name,
         "genres": list(genres),
         "config": to_dict(config),
@@ -68,26 +70,26 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
         "metrics": {},
         "predictions": {},
     }
-    bundle = _judge(save_bundle(out, network, card), dataset, network)
+    _judge(card, dataset, network)
+    write_history(out / "history.csv", progress.history)
+    plots.save(plots.history(progress.history, progress.best_epoch, card["name"]), out / "history.png")
+    side = judged_side(card)
+    plots.evaluation(out, genres, card["metrics"][side], f"{card['name']}, {SIDE_NAMES[side]} tracks")
+    bundle = save_bundle(out, network, card)  # last, so that a card means a whole model
     checkpoint.unlink(missing_ok=True)
     return bundle
 
 
-def _judge(bundle: Bundle, dataset: Dataset, network: bytes) -> Bundle:
-    """Let the exported network predict the validation and, once, the test tracks; complete the card and draw."""
-    card, classifier = bundle.card, Classifier(bundle)
+def _judge(card: dict[str, Any], dataset: Dataset, network: bytes) -> None:
+    """Let the exported network predict the validation and, once, the test tracks; complete the card."""
+    with tempfile.TemporaryDirectory() as folder:
+        classifier = Classifier(save_bundle(Path(folder), network, card))
     for side in ("valid", "test"):
         ids = card["data"]["split"][side]
         if ids:
             card["predictions"][side] = predict_tracks(classifier, dataset, ids)
-            card["metrics"][side] = score(card["predictions"][side], bundle.genres)
+            card["metrics"][side] = score(card["predictions"][side], classifier.genres)
     card["about"] = _about(card)
-    bundle = save_bundle(bundle.path, network, card)
-    write_history(bundle.path / "history.csv", card["history"])
-    plots.save(plots.history(card["history"], card["best_epoch"], bundle.name), bundle.path / "history.png")
-    side = judged_side(card)
-    plots.evaluation(bundle.path, bundle.genres, card["metrics"][side], f"{bundle.name}, {SIDE_NAMES[side]} tracks")
-    return bundle
 
 
 def _about(card: dict[str, Any]) -> str:
@@ -218,8 +220,12 @@ def _save(path: Path, model: keras.Model, best: list[Array], progress: Progress)
 
 
 def _restore(path: Path, model: keras.Model, best: list[Array], fresh: Progress) -> Progress:
-    with np.load(path, allow_pickle=False) as file:
+    try:
+        file = np.load(path, allow_pickle=False)
         progress = Progress(**json.loads(str(file["progress"])))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path}: can't be read ({error}); delete it to start over") from None
+    with file:
         if (progress.config, progress.train_ids) != (fresh.config, fresh.train_ids):
             raise DatasetError(f"{path}: was trained with other settings or tracks; give them again, or another --out")
         for i, variable in enumerate(model.variables):
