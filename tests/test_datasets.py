@@ -168,8 +168,10 @@ def test_broken_archives(tmp_path):
         bad.write_bytes(content)
         with pytest.raises(DatasetError, match="not an archive"):
             archive.read(bad)
-    with pytest.raises(DatasetError, match="no track"):
+    with pytest.raises(DatasetError, match="exists"):
         archive.write(bad, [], CONFIG)
+    with pytest.raises(DatasetError, match="no track"):
+        archive.write(tmp_path / "none.npz", [], CONFIG)
 
 
 def test_open_dataset_refuses_what_is_not_there(tmp_path):
@@ -189,6 +191,7 @@ def test_convert_logmel(tmp_path, monkeypatch, capsys):
     assert [(t.genre, t.artist) for t in dataset.tracks] == [("blues", "John Lee Hooker"), ("60s", "")]
     frames = dataset.log_mel(dataset.tracks[1], CONFIG)
     np.testing.assert_allclose(frames / 80 + 1, pictures[1].T / 255, atol=5e-4)
+    (tmp_path / "out.npz").unlink()
     np.savez(tmp_path / "in.npz", ids=np.array(["a"]), X=pictures)
     assert convert.main() == 1
     assert "must be uint8" in capsys.readouterr().err

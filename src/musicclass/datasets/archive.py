@@ -29,8 +29,10 @@ TEXTS = ("ids", "genres", "artists", "contents")
 def write(path: Path, items: Iterable[tuple[Track, Array]], config: FeatureConfig) -> int:
     """Write tracks and their log-mel frames (n_frames, n_bands) as an archive; returns how many.
 
-    Raises DatasetError when there is none.
+    Raises DatasetError when there is none, or `path` is taken.
     """
+    if path.exists():
+        raise DatasetError(f"{path} exists; give another name, or delete it first")
     tracks, frames = [], []
     for track, log_mel in items:
         tracks.append(track)
@@ -59,7 +61,8 @@ def read(path: Path) -> Dataset:
             settings = json.loads(str(arrays["settings"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(
-            f"{path}: not an archive of musicclass ({error}); make one with: musicclass features DIR -o {path}"
+            f"{path}: not an archive of musicclass ({error}); `musicclass features` makes one of audio, "
+            "scripts/convert_logmel.py of log-mel pictures"
         ) from None
     n_frames, log_mel = arrays["n_frames"], arrays["log_mel"]
     ids = [str(item) for item in arrays["ids"]]
