@@ -288,7 +288,8 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", newline="\n")
+            encoding = stream.encoding if stream.isatty() else "utf-8"  # no code pages in files
+            stream.reconfigure(encoding=encoding, errors="backslashreplace", newline="\n")
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         return int(app(standalone_mode=False) or 0)

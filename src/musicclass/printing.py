@@ -103,7 +103,7 @@ class Printer:
 
 def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) -> None:
     """Metrics (see training/metrics.py) as text on stdout."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     low, high = metrics["accuracy_95"]
     f_low, f_high = metrics["macro_f1_95"]
     console.print(f"[bold]{escape(title)}[/] ({metrics['tracks']} tracks; in brackets: 95% intervals)")
@@ -111,11 +111,12 @@ def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) ->
     console.print(f"  macro F1           {metrics['macro_f1']:.1%}  \\[{f_low:.1%}, {f_high:.1%}]")
     console.print(f"  log loss           {metrics['log_loss']:.3f}")
     console.print(f"  calibration error  {metrics['calibration_error']:.3f}")
-    table = Table(title="tracks of the genre on the left, told as the genre above", title_justify="left")
-    for name in ("", "precision", "recall", *genres):
-        table.add_column(name, justify="left" if not name else "right")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("true genre", "recall", "precision", *genres):  # short enough for 80 columns and ten genres
+        table.add_column(name[:5] if name in genres else name, justify="left" if name == "true genre" else "right")
     for genre, counts in zip(genres, metrics["confusion"], strict=True):
         score = metrics["genres"][genre]
         cells = [f"[bold]{n}[/]" if g == genre else str(n or "·") for g, n in zip(genres, counts, strict=True)]
-        table.add_row(genre, f"{score['precision']:.0%}", f"{score['recall']:.0%}", *cells)
-    Console(highlight=False, width=max(console.width, 40 + 12 * len(genres))).print(table)
+        table.add_row(genre, f"{score['recall']:.0%}", f"{score['precision']:.0%}", *cells)
+    console.print("\ntracks of each genre (rows), by the genre they were told as (columns):")
+    Console(highlight=False, width=max(console.width, 30 + 6 * len(genres))).print(table)
