@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from musicclass.bundle import load_bundle
+from musicclass.bundle import SIDE_NAMES, judged_side, load_bundle
 from musicclass.cli import main as musicclass
 from musicclass.errors import MusicClassError
 
@@ -52,6 +52,9 @@ def run(*arguments: str) -> int:
 def retrain(options: argparse.Namespace) -> int:
     """Train beside the user's model, and put the new one in its place only when it is whole."""
     fresh, old = OWN_MODEL.with_name("mine.new"), OWN_MODEL.with_name("mine.old")
+    if not DATA.is_dir():
+        print(f"{DATA}: no such folder; put GTZAN's genres there, or run this where that folder is", file=sys.stderr)
+        return 2
     settings = [part for setting in options.set for part in ("--set", setting)]
     resume = ["--resume"] if (fresh / "checkpoint.npz").exists() else []
     if not resume:
@@ -64,6 +67,7 @@ def retrain(options: argparse.Namespace) -> int:
     if OWN_MODEL.exists():
         OWN_MODEL.rename(old)
     fresh.rename(OWN_MODEL)
+    shutil.rmtree(old, ignore_errors=True)
     print(f"{OWN_MODEL} is the model from now on; delete that folder to go back to the pretrained one")
     return 0
 
@@ -74,8 +78,8 @@ def show(model: str, save: bool) -> int:
 
     bundle = load_bundle(model)
     status = run("evaluate", model)
-    side = "test" if bundle.card["metrics"].get("test") else "valid"
-    title = f"{bundle.name}: {'test' if side == 'test' else 'validation'} tracks"
+    side = judged_side(bundle.card)
+    title = f"{bundle.name}: {SIDE_NAMES[side]} tracks"
     figures = {
         "history.png": plots.history(bundle.card["history"], bundle.card["best_epoch"], bundle.name),
         "confusion_matrix.png": plots.confusion_matrix(bundle.card["metrics"][side]["confusion"], bundle.genres, title),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def tracks(source: Path) -> Iterator[tuple[Track, Array]]:
     try:
         with np.load(source, allow_pickle=False) as file:
             ids, pictures = [str(name) for name in file["ids"]], file["X"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{source}: needs the arrays ids and X: {error}") from None
     if pictures.ndim != 3 or pictures.dtype != np.uint8 or len(ids) != len(pictures):
         raise DatasetError(f"{source}: X must be uint8 (tracks, bands, columns), one for each of the ids")

@@ -101,7 +101,8 @@ def test_gtzan_knows_its_tracks(tmp_path):
     assert [track.id for track in dataset.tracks] == ["blues.00000", "blues.00001", "rock.00099"]
     assert dataset.tracks[0].artist == "John Lee Hooker"
     assert "jazz.00054.wav is left out" in dataset.notes[0]
-    assert "996 of GTZAN's 1,000 tracks are missing: blues.00002" in dataset.notes[1]
+    assert "996 of GTZAN's 1,000 tracks are missing: blues.00002-00099, classical.00000-00099" in dataset.notes[1]
+    assert dataset.notes[1].endswith("rock.00000-00098")
     assert open_dataset(tmp_path / "genres_original").name == "gtzan"
 
 

@@ -59,7 +59,8 @@ def test_any_tracks_are_split_whole(genres, seed):
     split = make_split(Dataset("any", tracks, None), "random", seed)
     together = [*split.train, *split.valid, *split.test]
     assert sorted(together) == sorted(track.id for track in tracks)
-    assert len(split.train) >= max(len(split.valid), len(split.test))
+    side_of = {name: side for side, ids in split.sides().items() for name in ids}
+    assert all(side_of[track.id] == side_of[str(int(track.content) * 2)] for track in tracks)
 
 
 def test_three_tracks_a_genre_are_enough():
@@ -92,7 +93,7 @@ def write(tmp_path, rows, columns="track,split"):
 
 
 def test_a_split_from_a_file(tmp_path):
-    rows = ["blues.00000,train", "rock.00000,train", "blues.00050,valid", "rock.00050,test", "rock.00051,later"]
+    rows = ["blues.00000,train", "rock.00000,train", "blues.00050,valid", "rock.00050,test", "rock.00051,excluded"]
     split = make_split(GTZAN, write(tmp_path, rows))
     assert split.sides() == {
         "train": ("blues.00000", "rock.00000"), "valid": ("blues.00050",), "test": ("rock.00050",)
@@ -122,6 +123,7 @@ def test_artists_may_be_shared_where_nobody_asked(tmp_path):
     ("rows", "columns", "message"),
     [
         (["nobody,train"], "track,split", "none of its tracks"),
+        (["blues.00000,train", "rock.00000,Test"], "track,split", "'Test' is no side"),
         (["nobody,train", "blues.00000,train"], "track,split", "1 tracks are not in"),
         (["blues.00000,train"], "track,side", "split"),
         (["blues.00000,train"], "track,split", "too few"),

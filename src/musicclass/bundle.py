@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MODEL, CARD = "model.onnx", "card.json"
 FORMAT = 1
+SIDE_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -60,6 +61,11 @@ class Bundle:
         return session
 
 
+def judged_side(card: dict[str, Any]) -> str:
+    """Which side of its split the card has a result for: "test", or "valid" where the test is still to come."""
+    return "test" if card["metrics"].get("test") else "valid"
+
+
 def pretrained_names() -> list[str]:
     """The models that ship with musicclass."""
     return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CARD}"))
@@ -81,7 +87,7 @@ def load_bundle(source: str | Path = "gtzan") -> Bundle:
             f"or the name of one that ships: {', '.join(pretrained_names()) or 'there is none'}"
         ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: can't be read ({error})") from None
+        raise BundleError(f"{path}: can't be read ({error}); copy it again") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise BundleError(f"{path / CARD}: not a card of format {FORMAT}; train anew, or update musicclass")
     try:

@@ -113,7 +113,5 @@ def track_windows(frames: Array, config: FeatureConfig) -> Array:
     Shape (n_windows, n, n_mfcc), with n = config.window_frames, or n_frames where that is less.
     Silent windows (nothing within top_db of what is around them) are all zeros.
     """
-    starts = window_starts(len(frames), config)
-    scaled = [scale_window(frames, start, config) for start in starts]
-    scaled = [window if np.ptp(window) else np.zeros_like(window) for window in scaled]
-    return mfcc(np.stack(scaled), config.n_mfcc)
+    scaled = (scale_window(frames, start, config) for start in window_starts(len(frames), config))
+    return np.stack([mfcc(window if np.ptp(window) else np.zeros_like(window), config.n_mfcc) for window in scaled])

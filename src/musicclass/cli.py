@@ -6,6 +6,7 @@ Exit status: 0 all well, 1 some files failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -92,7 +93,11 @@ def predict(
     if as_json and not one_file:
         raise typer.BadParameter("--json is for one file; use --jsonl for many")
     if plot:
+        from musicclass.plots import check_suffix
+
         require("matplotlib", "plot")
+        if one_file:
+            check_suffix(plot)
     if not names:
         raise typer.BadParameter("no file is named on standard input")
     kind = "json" if as_json else "jsonl" if as_jsonl else "csv" if as_csv else "table"
@@ -165,16 +170,14 @@ def train(
         print(f"interrupted; the same command with --resume goes on where {out} stopped", file=sys.stderr)
         raise
     _show_card(bundle)
-    print(f"{out} written; try: musicclass predict --model {out} FILE", file=sys.stderr)
+    print(f"{out} written; try: musicclass predict --model {out.resolve()} FILE", file=sys.stderr)
 
 
 @app.command()
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A folder made by `train`, or a name that ships.")],
     data: Annotated[Path | None, typer.Argument(help="As for `train`; without it, what the card holds.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="As for `train`, or all; by default the model's own, if it has a name.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="As for `train`, or all; by default the model's own.")] = None,
     side: Annotated[Side, typer.Option(help="The part of the split.")] = Side.test,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as one JSON object.")] = False,
     plots_to: Annotated[Path | None, typer.Option("--plots", help="Folder for the pictures.")] = None,
@@ -198,12 +201,14 @@ def evaluate(
     tracks = open_dataset(data, dataset, artists)
     _tell_notes(tracks)
     own = model.card["data"]["split_name"]
-    how = split or (own if own in ("random", "artist", "filtered") else "all")
-    ids: tuple[str, ...] = tuple(track.id for track in tracks.tracks)
-    if how != "all":
-        ids = make_split(tracks, how, model.card["data"]["split_seed"]).sides()[side.value]
+    how, here = split or own, {track.id for track in tracks.tracks}
+    ids = here & set(model.card["data"]["split"][side.value])  # the very tracks: files may have come since
+    if how == "all":
+        ids = here
+    elif split or (not ids and not own.endswith(".csv")):
+        ids = set(make_split(tracks, how, model.card["data"]["split_seed"]).sides()[side.value])
     if not ids:
-        raise typer.BadParameter(f"{tracks.name} has no {side.value} tracks in split {how}; try --side valid")
+        raise typer.BadParameter(f"no {side.value} tracks of split {how} in {tracks.name}; try --split all")
     seen = evaluation.seen_in_training(model.card, ids)
     if seen:
         print(
@@ -235,8 +240,7 @@ def features(
     chosen = load_config(config, tuple(settings or ())).features
     tracks = open_dataset(data, dataset, artists)
     _tell_notes(tracks)
-    pairs = ((track, frames) for track, frames in tracks.usable(progress(tracks.tracks, "Features"), chosen))
-    count = archive.write(out, pairs, chosen)
+    count = archive.write(out, tracks.usable(progress(tracks.tracks, "Features"), chosen), chosen)
     print(f"{out}: {count} of {len(tracks.tracks)} tracks", file=sys.stderr)
     if count < len(tracks.tracks):
         raise typer.Exit(1)
@@ -252,17 +256,19 @@ def _prepare_keras() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    for module in ("sklearn", "matplotlib", os.environ["KERAS_BACKEND"], "keras"):
-        require(module, "train")
+    for module in ("sklearn", "matplotlib", "onnx", "tf2onnx", "tensorflow"):
+        if importlib.util.find_spec(module) is None:
+            require(module, "train")
+    require("keras", "train")
 
 
 def _show_card(model: Bundle, as_json: bool = False, plots_to: Path | None = None) -> None:
     """What the card holds: the test result, or the validation's with a word about it."""
+    from musicclass.bundle import SIDE_NAMES, judged_side
+
     card = model.card
-    side = "test" if card["metrics"].get("test") else "valid"
-    title = (
-        f"{model.name}: its {'test' if side == 'test' else 'validation'} tracks in split {card['data']['split_name']}"
-    )
+    side = judged_side(card)
+    title = f"{model.name}: {SIDE_NAMES[side]} tracks of split {card['data']['split_name']}"
     if side == "valid":
         print("no test result yet: these tracks chose the model, so a new track will do worse", file=sys.stderr)
     _show_metrics(model, card["metrics"][side], title, as_json, plots_to, {"predictions": card["predictions"][side]})
@@ -290,6 +296,8 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             encoding = stream.encoding if stream.isatty() else "utf-8"  # no code pages in files
             stream.reconfigure(encoding=encoding, errors="backslashreplace", newline="\n")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names are bytes
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         return int(app(standalone_mode=False) or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -137,6 +138,7 @@ class TrainConfig:
             min(self.epochs, self.batch_size, self.windows_per_track, self.patience) > 0,
             "training.epochs, .batch_size, .windows_per_track and .patience must be positive",
         )
+        _check(0 <= self.seed < 2**32, "training.seed must be between 0 and 4294967295")
         _check(self.learning_rate > 0, "training.learning_rate must be positive")
         _check(0 <= self.label_smoothing < 1, "training.label_smoothing must be in [0, 1)")
         _check(0 <= self.tempo < 0.9, "training.tempo must be in [0, 0.9)")
@@ -166,7 +168,9 @@ STUDENT = Config(
         filters=(32, 64, 64),
         time_pool=(2, 2, 2),
         band_pool=(2, 2, 2),
+        lstm_layers=2,
         bidirectional=False,
+        summary="last",
     ),
     TrainConfig(
         learning_rate=1e-3, weight_decay=0, label_smoothing=0, windows_per_track=10,
@@ -203,7 +207,7 @@ def from_dict(kind: type[T], values: dict[str, Any], base: T | None = None, wher
 def _convert(hint: Any, value: Any, name: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value

@@ -32,11 +32,16 @@ def colour(genre: str, genres: Sequence[str]) -> str:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as .png, .svg or .pdf. Raises ConfigError for another ending."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path}: pictures are written as {', '.join(SUFFIXES)}")
+    check_suffix(path)
     with write_atomically(path) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=150)
     return path
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ConfigError when no picture can be written with this ending."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: pictures are written as {', '.join(SUFFIXES)}; change the ending")
 
 
 def in_windows(figures: Sequence[Figure]) -> bool:
@@ -63,14 +68,14 @@ def history(rows: Sequence[dict[str, float]], best_epoch: int, title: str = "") 
     figure, axes = _figure(8, 7, 2, sharex=True)
     epochs = [row["epoch"] for row in rows]
     for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
-        axis.plot(epochs, [row[name] for row in rows], color="#999999", label="training, altered windows")
+        axis.plot(epochs, [row[name] for row in rows], color="#999999", label="training, altered and mixed windows")
         axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=COLOURS[0], label="validation, whole tracks")
         axis.axvline(best_epoch, color=COLOURS[3], linestyle=":", label=f"kept: epoch {best_epoch}")
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     axes[0].set_title(title)
-    axes[1].set_xlabel("epoch")
+    axes[1].set(xlabel="epoch", xlim=(1, max(*epochs, 2)))
     return figure
 
 
@@ -86,7 +91,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], genres: Sequence[str], tit
             shade = "white" if share[row, column] > 0.5 else "black"
             axis.text(column, row, str(count), ha="center", va="center", color=shade)
     axis.set_xticks(range(len(genres)), genres, rotation=45, ha="right")
-    axis.set_yticks(range(len(genres)), genres)
+    axis.set_yticks(range(len(genres)), [f"{genre} ({n})" for genre, n in zip(genres, table.sum(axis=1), strict=True)])
     axis.set_xlabel("told genre")
     axis.set_ylabel("true genre")
     axis.set_title(title)
@@ -124,8 +129,7 @@ def timeline(prediction: Prediction, waveform: Array, title: str = "") -> Figure
     for segment in prediction.segments:
         inside = (times >= segment.start) & (times <= segment.end + prediction.duration / len(low))
         shade = colour(segment.genre, genres) if segment.genre else SILENT
-        strength = 0.35 + 0.65 * segment.confidence
-        top.fill_between(times[inside], low[inside], high[inside], color=shade, alpha=strength, linewidth=0)
+        top.fill_between(times[inside], low[inside], high[inside], color=shade, linewidth=0)
     edges = [segment.start for segment in prediction.segments] + [prediction.duration]
     shares = [[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres]
     top_edge = np.sum(shares, axis=0)

@@ -15,8 +15,9 @@ def files(names: Iterable[str]) -> Iterator[str]:
     named on the lines of standard input. A name that leads to nothing is passed on, to be reported."""
     for name in names:
         if name == "-":
-            for line in map(str.rstrip, sys.stdin or ()):
-                yield from _named(line) if line else ()
+            for line in sys.stdin or ():
+                found = line.rstrip("\r\n")
+                yield from _named(found) if found else ()
         elif glob.has_magic(name) and not os.path.lexists(name):
             for found in sorted(glob.glob(name, recursive=True)) or [name]:
                 yield from _named(found)

@@ -59,7 +59,8 @@ def read(path: Path) -> Dataset:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*TEXTS, "n_frames", "log_mel", "settings")}
             settings = json.loads(str(arrays["settings"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            n_bands = settings["n_bands"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(
             f"{path}: not an archive of musicclass ({error}); `musicclass features` makes one of audio, "
             "scripts/convert_logmel.py of log-mel pictures"
@@ -70,7 +71,7 @@ def read(path: Path) -> Dataset:
         raise DatasetError(f"{path}: damaged: its parts differ in length; make it anew")
     if len(set(ids)) != len(ids):
         raise DatasetError(f"{path}: a track stands in it twice; make it anew")
-    if log_mel.ndim != 2 or log_mel.shape[1] != settings.get("n_bands"):
+    if log_mel.ndim != 2 or log_mel.shape[1] != n_bands:
         raise DatasetError(f"{path}: damaged: log_mel has shape {log_mel.shape}; make it anew")
     genres, artists, contents = ([str(value) for value in arrays[name]] for name in TEXTS[1:])
     tracks = tuple(Track(*row) for row in zip(ids, genres, artists, contents, strict=True))

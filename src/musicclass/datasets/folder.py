@@ -16,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from musicclass.audio import load
+from musicclass.audio import stream
 from musicclass.config import FeatureConfig
 from musicclass.datasets import AUDIO_SUFFIXES, Dataset, Track
-from musicclass.errors import DatasetError
-from musicclass.features import Array, log_mel
+from musicclass.errors import DatasetError, DecodeError
+from musicclass.features import Array, log_mel_of_blocks
 from musicclass.files import write_atomically
+
+FEATURES = 1  # of the cache; counts up when the same settings give other features
 
 
 def read(root: Path, artists: Path | None = None) -> Dataset:
@@ -37,7 +39,7 @@ def read(root: Path, artists: Path | None = None) -> Dataset:
         parts = path.relative_to(root).parts
         if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not any(p.startswith(".") for p in parts):
             name = "/".join(parts)
-            tracks.append(Track(name, parts[0], known.get(name, ""), file_hash(path), path))
+            tracks.append(Track(name, parts[0], known.get(name, ""), _hash_if_readable(path), path))
     dataset = Dataset(root.resolve().name, tuple(tracks), cached_log_mel)
     if len(dataset.genres) < 2:
         raise DatasetError(
@@ -75,6 +77,13 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _hash_if_readable(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except OSError:  # it will be left out, with a warning, when its features are asked for
+        return ""
+
+
 def cache_folder() -> Path:
     """Where features are kept: $MUSICCLASS_CACHE, or the user's cache folder."""
     own = os.environ.get("MUSICCLASS_CACHE")
@@ -89,13 +98,17 @@ def cached_log_mel(track: Track, config: FeatureConfig) -> Array:
     """
     assert track.path is not None
     settings = json.dumps(config.log_mel_settings(), sort_keys=True)
-    key = hashlib.sha256((file_hash(track.path) + settings).encode()).hexdigest()
+    try:
+        content = file_hash(track.path)
+    except OSError as error:
+        raise DecodeError(f"{track.path}: can't be read ({error}); check its permissions and the disk") from None
+    key = hashlib.sha256(f"{FEATURES} {content} {settings}".encode()).hexdigest()
     stored = cache_folder() / "features" / key[:2] / f"{key}.npy"
     try:
         cached: Array = np.load(stored, allow_pickle=False)
         return cached
     except (OSError, ValueError, EOFError):
-        frames = log_mel(load(track.path, config.sample_rate), config)
+        frames = log_mel_of_blocks(stream(track.path, config.sample_rate), config)
         with write_atomically(stored) as file:
             np.save(file, frames)
         return frames

@@ -61,6 +61,18 @@ def looks_like(root: Path) -> bool:
     )
 
 
+def _ranges(ids: list[str]) -> str:
+    """Track ids, with runs of them shortened: blues.00002-00005, rock.00007."""
+    runs: list[list[str]] = []
+    numbers = {name: number for number, name in enumerate(index())}
+    for name in ids:
+        if runs and numbers[name] == numbers[runs[-1][-1]] + 1 and name[:-3] == runs[-1][0][:-3]:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(run[0] + (f"-{run[-1][-5:]}" if len(run) > 1 else "") for run in runs)
+
+
 def read(root: Path) -> Dataset:
     """Open a copy of GTZAN, whole or not; its notes name what is missing or corrupt.
 
@@ -78,8 +90,11 @@ def read(root: Path) -> Dataset:
     if CORRUPT_WAV in found and found[CORRUPT_WAV].suffix == ".wav":
         del found[CORRUPT_WAV]
         notes.append(f"{CORRUPT_WAV}.wav is left out: it is corrupt in the Kaggle copy")
+    others = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in GENRES)
+    if others:
+        notes.append(f"not GTZAN's, so left out: {', '.join(others)}; --dataset folder takes any genre")
     missing = [track for track in index() if track not in found and track != CORRUPT_WAV]
     if missing:
-        names = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
+        names = _ranges(missing)
         notes.append(f"{len(missing)} of GTZAN's 1,000 tracks are missing: {names}")
     return Dataset("gtzan", tuple(describe(*item) for item in sorted(found.items())), cached_log_mel, tuple(notes))

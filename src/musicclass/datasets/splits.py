@@ -36,7 +36,7 @@ def make_split(dataset: Dataset, how: str = "random", seed: int = 42) -> Split:
     random    70/15/15 in each genre; exact replicas stay together
     artist    the same, and all tracks of an artist stay together; tracks of unknown artists only train
     filtered  GTZAN without its faults, by artist (Kereliuk, Sturm, Larsen 2015)
-    FILE.csv  columns track, split (train, valid, test; anything else: not used), and, to have
+    FILE.csv  columns track, split (train, valid, test; excluded or empty: not used), and, to have
               them kept apart, artist
 
     Raises DatasetError when it can't be done, LeakError when a split from a file leaks.
@@ -139,6 +139,9 @@ def _filtered(dataset: Dataset) -> dict[str, str]:
 
 def _from_file(dataset: Dataset, path: Path) -> dict[str, str]:
     sides = read_column(path, "split")
+    odd = sorted(set(sides.values()) - {*SIDES, "excluded", ""})
+    if odd:
+        raise DatasetError(f"{path}: {odd[0]!r} is no side of a split; there are: {', '.join(SIDES)}, excluded")
     ids = {track.id for track in dataset.tracks}
     unknown = [name for name in sides if name not in ids]
     if len(unknown) == len(sides):

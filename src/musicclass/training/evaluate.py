@@ -19,8 +19,6 @@ from musicclass.printing import progress
 
 Row = dict[str, Any]  # track, genre (the true one), probabilities (in the order of the model's genres)
 
-SIDE_NAMES = {"train": "training", "valid": "validation", "test": "test"}
-
 
 def predict_tracks(classifier: Classifier, dataset: Dataset, ids: Iterable[str]) -> list[Row]:
     """A row for each track that can be used; the others are named in warnings.
@@ -61,11 +59,6 @@ def seen_in_training(card: dict[str, Any], ids: Iterable[str]) -> list[str]:
     """Those of the tracks that the model was trained on or chosen by."""
     sides = card["data"]["split"]
     return sorted(set(ids) & {*sides["train"], *sides["valid"]})
-
-
-def judged_side(card: dict[str, Any]) -> str:
-    """Which side of its split the card has a result for: "test", or "valid" where the test is still to come."""
-    return "test" if card["metrics"].get("test") else "valid"
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -62,8 +62,8 @@ def _student(mfccs: Any, config: ModelConfig) -> Any:
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D((time, bands), padding="same")(x)
     x = layers.Reshape((-1, config.filters[-1]))(x)
-    x = layers.LSTM(config.lstm_units, return_sequences=True)(x)
-    x = layers.LSTM(config.lstm_units)(x)
+    for i in range(config.lstm_layers):
+        x = layers.LSTM(config.lstm_units, return_sequences=i < config.lstm_layers - 1)(x)
     return layers.Dropout(config.dropout)(layers.Dense(64, activation="relu")(x))
 
 

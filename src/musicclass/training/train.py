@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from musicclass import plots
-from musicclass.bundle import CARD, Bundle, save_bundle
+from musicclass.bundle import CARD, SIDE_NAMES, Bundle, judged_side, save_bundle
 from musicclass.classifier import Classifier
 from musicclass.config import Config, TrainConfig, to_dict
 from musicclass.datasets import Dataset
@@ -26,7 +26,7 @@ from musicclass.files import write_atomically
 from musicclass.prediction import track_probabilities
 from musicclass.printing import progress_bar
 from musicclass.training.data import TrackWindows, TrainingWindows, load_frames
-from musicclass.training.evaluate import SIDE_NAMES, judged_side, predict_tracks, score, write_history
+from musicclass.training.evaluate import predict_tracks, score, write_history
 from musicclass.training.export import to_onnx
 from musicclass.training.metrics import Ints
 from musicclass.training.model import build_model
@@ -61,6 +61,7 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
             "notes": list(dataset.notes),
             "split_name": split.name,
             "split_seed": split.seed,
+            "counts": {side: len(ids) for side, ids in sides.items()},
             "split": sides,
         },
         "versions": versions(),
@@ -113,7 +114,7 @@ def versions() -> dict[str, str]:
     """What the training ran on."""
     import musicclass
 
-    names = ("keras", "numpy", "scipy", keras.backend.backend())
+    names = ("keras", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", keras.backend.backend())
     found = {name: getattr(importlib.import_module(name), "__version__", "?") for name in names}
     return {"musicclass": musicclass.__version__, "python": platform.python_version(), **found}
 
@@ -124,6 +125,8 @@ class Progress:
 
     config: dict[str, Any]
     train_ids: list[str]
+    valid_ids: list[str]
+    genres: list[str]
     epoch: int = 0  # epochs that are done
     best_epoch: int = 0
     best_loss: float = float("inf")
@@ -159,7 +162,7 @@ def fit(
     windows = TrainingWindows([frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config)
     _compile(model, settings, len(windows))
     best = [np.copy(value) for value in model.get_weights()]
-    progress = Progress(to_dict(config), train_ids)
+    progress = Progress(to_dict(config), train_ids, valid_ids, list(genres))
     if checkpoint.exists():
         progress = _restore(checkpoint, model, best, progress)
     valid = TrackWindows([frames[i] for i in valid_ids], config.features)
@@ -226,8 +229,8 @@ def _restore(path: Path, model: keras.Model, best: list[Array], fresh: Progress)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: can't be read ({error}); delete it to start over") from None
     with file:
-        if (progress.config, progress.train_ids) != (fresh.config, fresh.train_ids):
-            raise DatasetError(f"{path}: was trained with other settings or tracks; give them again, or another --out")
+        if any(getattr(progress, x) != getattr(fresh, x) for x in ("config", "train_ids", "valid_ids", "genres")):
+            raise DatasetError(f"{path}: was trained with other settings or tracks; give them again, or delete it")
         for i, variable in enumerate(model.variables):
             variable.assign(file[f"model_{i}"])
         for i, variable in enumerate(model.optimizer.variables):
