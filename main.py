@@ -81,7 +81,7 @@ def show(model: str, save: bool) -> int:
     side = judged_side(bundle.card)
     title = f"{bundle.name}: {SIDE_NAMES[side]} tracks"
     figures = {
-        "history.png": plots.history(bundle.card["history"], bundle.card["best_epoch"], bundle.name),
+        "history.png": plots.history(bundle.card["history"], bundle.name),
         "confusion_matrix.png": plots.confusion_matrix(bundle.card["metrics"][side]["confusion"], bundle.genres, title),
     }
     if save or not plots.in_windows(list(figures.values())):

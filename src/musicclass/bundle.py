@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from musicclass.confidence import Confidence
 from musicclass.config import FeatureConfig, from_dict
 from musicclass.errors import BundleError, ConfigError
 from musicclass.files import write_atomically, write_text
@@ -28,6 +29,7 @@ class Bundle:
     path: Path
     genres: tuple[str, ...]  # in the order of the logits
     features: FeatureConfig
+    confidence: Confidence
     card: dict[str, Any]
 
     @property
@@ -93,14 +95,15 @@ def load_bundle(source: str | Path = "gtzan") -> Bundle:
     try:
         genres = tuple(str(genre) for genre in card["genres"])
         features = from_dict(FeatureConfig, card["config"]["features"])
+        confidence = Confidence.from_dict(card["confidence"]) if "confidence" in card else Confidence()
         same = card["sha256"] == digest
-    except (KeyError, TypeError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise BundleError(f"{path / CARD}: damaged ({error}); train or copy it again") from None
     if not same:
         raise BundleError(f"{path}: {MODEL} is not the one that {CARD} describes; train or copy it again")
     if len(set(genres)) != len(genres) or len(genres) < 2:
         raise BundleError(f"{path / CARD}: damaged: needs two different genres or more, has {genres}")
-    return Bundle(path, genres, features, card)
+    return Bundle(path, genres, features, confidence, card)
 
 
 def save_bundle(path: Path, model: bytes, card: dict[str, Any]) -> Bundle:

@@ -1,6 +1,6 @@
 """File or waveform -> Prediction. This is the whole way, one line for each step:
 
-predict: audio.stream -> features.log_mel_of_blocks -> track_windows -> network -> Prediction
+predict: audio.stream -> features.log_mel_of_blocks -> track_windows -> network -> confidence -> Prediction
 """
 
 from __future__ import annotations
@@ -8,16 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from musicclass import audio
 from musicclass.bundle import Bundle, load_bundle
+from musicclass.confidence import Floats
 from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import SilentError
 from musicclass.features import Array, log_mel_of_blocks, mfcc, scale_window, window_starts
-from musicclass.prediction import Prediction, Segment, softmax, track_probabilities
+from musicclass.prediction import UNKNOWN, Prediction, Segment
+
+if TYPE_CHECKING:
+    from musicclass.explain import Explanation
 
 BATCH = 32  # windows at once; a constant, so that an answer never depends on what else is asked
 
@@ -25,27 +30,42 @@ BATCH = 32  # windows at once; a constant, so that an answer never depends on wh
 class Classifier:
     """Tells the genre of tracks, one at a time; may be used from several threads."""
 
-    def __init__(self, bundle: Bundle, limits: AudioConfig | None = None):
+    def __init__(self, bundle: Bundle, limits: AudioConfig | None = None, min_confidence: float | None = None):
         self.bundle = bundle
+        self.min_confidence = bundle.confidence.min_confidence if min_confidence is None else min_confidence
         self.genres = bundle.genres
         self.limits = limits or AudioConfig()
         self._session = bundle.session()
         self._input = self._session.get_inputs()[0].name
 
     @classmethod
-    def load(cls, source: str | Path = "gtzan", limits: AudioConfig | None = None) -> Classifier:
-        """The classifier of a bundle's folder, or of one that ships, by its name. Raises BundleError."""
-        return cls(load_bundle(source), limits)
+    def load(
+        cls, source: str | Path = "gtzan", limits: AudioConfig | None = None, min_confidence: float | None = None
+    ) -> Classifier:
+        """The classifier of a bundle's folder, or of one that ships, by its name. Raises BundleError.
+
+        Below `min_confidence`, by default the bundle's own, a genre is told as unknown; 0 always names one.
+        """
+        return cls(load_bundle(source), limits, min_confidence)
 
     def predict(self, source: audio.Source) -> Prediction:
         """The genre of a file, by its path or as an open binary file.
 
         Raises AudioError (see errors.py) when it can't be used.
         """
-        blocks = audio.stream(source, self.bundle.features.sample_rate, self.limits)
-        name = audio.source_name(source)
-        file = os.fspath(source) if isinstance(source, str | os.PathLike) else name
-        return self._predict_blocks(blocks, name, file)
+        return self.predict_log_mel(*self._listen(source))
+
+    def explain(self, source: audio.Source, genre: str | None = None) -> Explanation:
+        """Which seconds and frequencies of a file its best guess, or another `genre`, rests on; with the prediction.
+
+        Raises AudioError as `predict` does, and ValueError for a genre that the model doesn't know.
+        """
+        from musicclass.explain import explain
+
+        if genre is not None and genre not in self.genres:
+            raise ValueError(f"{self.bundle.name} doesn't know {genre!r}; it knows {', '.join(self.genres)}")
+        heard = self._listen(source)
+        return explain(self, heard[0], self.predict_log_mel(*heard), genre)
 
     def predict_waveform(self, waveform: npt.NDArray[np.floating], sample_rate: int) -> Prediction:
         """The genre of a waveform (n,) or (n, channels), floating point within -1..1, at `sample_rate` (Hz).
@@ -58,7 +78,7 @@ class Classifier:
         cuts = range(0, len(waveform), audio.BLOCK_FRAMES)
         blocks = (waveform[start : start + audio.BLOCK_FRAMES].astype(np.float32) for start in cuts)
         name, rate = "<waveform>", self.bundle.features.sample_rate
-        return self._predict_blocks(audio.resample(blocks, sample_rate, rate, name, self.limits), name, file=None)
+        return self.predict_log_mel(*self._log_mel(audio.resample(blocks, sample_rate, rate, name, self.limits)), name)
 
     def predict_log_mel(self, frames: Array, duration: float, name: str, file: str | None = None) -> Prediction:
         """The genre of log-mel frames (n_frames, n_bands), in dB, of `duration` seconds; `name` is for messages."""
@@ -66,15 +86,38 @@ class Classifier:
         heard = np.array([window.any() for window in windows])
         if not heard.any():
             raise SilentError(f"{name}: nothing but silence; check how it was recorded or exported")
-        logits = self._logits(windows[heard])
-        probabilities = track_probabilities(logits)
-        order = np.argsort(-probabilities, kind="stable")
-        ranked = {self.genres[i]: float(probabilities[i]) for i in order}
-        genre = next(iter(ranked))
-        segments = tuple(self._segments(heard, softmax(logits), duration))
-        return Prediction(file, genre, ranked[genre], ranked, duration, segments, self.bundle.name)
+        windows = windows[heard]
+        logits = self._logits(windows)
+        told = self.bundle.confidence.track(windows, logits)
+        order = np.argsort(-told.probabilities, kind="stable")
+        ranked = {self.genres[i]: float(told.probabilities[i]) for i in order}
+        guess = next(iter(ranked))
+        return Prediction(
+            file=file,
+            genre=self._named(guess, told.confidence),
+            best_guess=guess,
+            confidence=told.confidence,
+            familiarity=told.familiarity,
+            probabilities=ranked,
+            duration=duration,
+            segments=tuple(self._segments(heard, *self.bundle.confidence.windows(windows, logits), duration)),
+            model=self.bundle.name,
+        )
 
-    def _predict_blocks(self, blocks: Iterable[Array], name: str, file: str | None) -> Prediction:
+    def _named(self, guess: str, confidence: float) -> str:
+        return guess if confidence >= self.min_confidence else UNKNOWN
+
+    def probabilities(self, windows: Array) -> Floats:
+        """Calibrated probabilities (n_windows, n_genres) of MFCC windows (n_windows, n_frames, n_mfcc)."""
+        return self.bundle.confidence.probabilities(self._logits(windows))
+
+    def _listen(self, source: audio.Source) -> tuple[Array, float, str, str]:
+        """Log-mel frames of a file, its duration in seconds, its name for messages, and its path or name."""
+        name = audio.source_name(source)
+        frames, duration = self._log_mel(audio.stream(source, self.bundle.features.sample_rate, self.limits))
+        return frames, duration, name, os.fspath(source) if isinstance(source, str | os.PathLike) else name
+
+    def _log_mel(self, blocks: Iterable[Array]) -> tuple[Array, float]:
         samples = 0
 
         def counted() -> Iterator[Array]:
@@ -84,27 +127,26 @@ class Classifier:
                 yield block
 
         frames = log_mel_of_blocks(counted(), self.bundle.features)
-        return self.predict_log_mel(frames, samples / self.bundle.features.sample_rate, name, file)
+        return frames, samples / self.bundle.features.sample_rate
 
     def _logits(self, windows: Array) -> Array:
         batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
         return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in batches])
 
     def _segments(
-        self, heard: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.float64], duration: float
+        self, heard: npt.NDArray[np.bool_], probabilities: Floats, confidence: Floats, duration: float
     ) -> Iterator[Segment]:
         """The time line in equal parts, each told by the window that it lies in."""
-        rows, step = iter(probabilities), duration / len(heard)
+        rows, step = zip(probabilities, map(float, confidence), strict=True), duration / len(heard)
         for i, sounds in enumerate(heard):
-            row = next(rows) if sounds else np.zeros(0)
-            best = int(row.argmax()) if sounds else -1
-            yield Segment(
-                start=i * step,
-                end=(i + 1) * step,
-                genre=self.genres[best] if sounds else None,
-                confidence=float(row[best]) if sounds else 0.0,
-                probabilities=dict(zip(self.genres, map(float, row), strict=False)),
-            )
+            start, end = i * step, (i + 1) * step
+            if not sounds:
+                yield Segment(start, end, genre=None, best_guess=None, confidence=0.0, probabilities={})
+                continue
+            row, sure = next(rows)
+            guess = self.genres[int(row.argmax())]
+            shares = dict(zip(self.genres, map(float, row), strict=True))
+            yield Segment(start, end, self._named(guess, sure), guess, sure, shares)
 
 
 def track_windows(frames: Array, config: FeatureConfig) -> Array:

@@ -75,9 +75,15 @@ def predict(
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A table with a row for each file.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many genres the table shows for a file.")] = 3,
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Below it, the genre is unknown; by default the model's own.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the time line; for several files, the folder for them.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Which seconds and frequencies it rests on; in the picture, too.")
+    ] = False,
 ) -> None:
     """Tell the genre of files: over the whole track and along its time line."""
     from musicclass import walk
@@ -101,17 +107,18 @@ def predict(
     if not names:
         raise typer.BadParameter("no file is named on standard input")
     kind = "json" if as_json else "jsonl" if as_jsonl else "csv" if as_csv else "table"
-    classifier = Classifier.load(model)
+    classifier = Classifier.load(model, min_confidence=min_confidence)
     printer = Printer(kind, classifier.genres, top, len(names), classifier.limits.max_seconds)
     pictures = [] if plot is None else [plot] if one_file else _picture_paths(plot, names)
     failed = False
     try:
         for number, name in enumerate(names):
             try:
-                prediction = classifier.predict(name)
-                printer.result(prediction)
+                why = classifier.explain(name) if explain else None
+                prediction = why.prediction if why else classifier.predict(name)
+                printer.result(prediction, why)
                 if pictures:
-                    _draw_timeline(classifier, name, prediction, pictures[number])
+                    _draw_timeline(classifier, name, prediction, why, pictures[number])
             except AudioError as error:
                 failed = True
                 printer.failure(name, error)
@@ -128,11 +135,11 @@ def _picture_paths(folder: Path, names: list[str]) -> list[Path]:
     return [folder / (os.path.relpath(name, top) + ".png") for name in full]
 
 
-def _draw_timeline(classifier: Any, name: str, prediction: Any, path: Path) -> None:
+def _draw_timeline(classifier: Any, name: str, prediction: Any, why: Any, path: Path) -> None:
     from musicclass import audio, plots
 
     waveform = audio.load(name, 8_000, classifier.limits)
-    plots.save(plots.timeline(prediction, waveform), path)
+    plots.save(plots.timeline(prediction, waveform, why), path)
     print(f"{path} written", file=sys.stderr)
 
 

@@ -88,8 +88,9 @@ class ModelConfig:
 
     network: str = "cnn_lstm"  # or "student": the network this project grew from
     unmix_bands: int = 64  # bands that the first layer turns the MFCCs back into; 0: none
-    filters: tuple[int, ...] = (32, 48, 64, 96)
-    time_pool: tuple[int, ...] = (2, 2, 2, 1)
+    stem: tuple[int, ...] = (9, 8)  # frames and bands a filter of the first block spans, in steps of its pool
+    filters: tuple[int, ...] = (32, 64, 64, 96)
+    time_pool: tuple[int, ...] = (4, 2, 2, 1)
     band_pool: tuple[int, ...] = (4, 2, 2, 4)
     lstm_units: int = 64
     lstm_layers: int = 1
@@ -107,6 +108,7 @@ class ModelConfig:
             min(*self.filters, *self.time_pool, *self.band_pool, self.lstm_units, self.lstm_layers) > 0,
             "model sizes must be positive",
         )
+        _check(len(self.stem) == 2 and min(self.stem) > 0, "model.stem needs two positive sizes: frames, bands")
         _check(self.unmix_bands >= 0, "model.unmix_bands must not be negative")
         _check(self.summary in ("last", "mean", "attention"), 'model.summary must be "last", "mean" or "attention"')
         _check(0 <= self.dropout < 1, "model.dropout must be in [0, 1)")
@@ -123,7 +125,6 @@ class TrainConfig:
     learning_rate: float = 2e-3  # at its peak; falls as a half cosine
     weight_decay: float = 1e-3
     label_smoothing: float = 0.1
-    patience: int = 20  # epochs without a better validation loss before it stops
 
     mixup: float = 0.3  # alpha of the Beta distribution
     pitch: float = 2.0  # up to so many semitones up or down
@@ -135,8 +136,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check(
-            min(self.epochs, self.batch_size, self.windows_per_track, self.patience) > 0,
-            "training.epochs, .batch_size, .windows_per_track and .patience must be positive",
+            min(self.epochs, self.batch_size, self.windows_per_track) > 0,
+            "training.epochs, .batch_size and .windows_per_track must be positive",
         )
         _check(0 <= self.seed < 2**32, "training.seed must be between 0 and 4294967295")
         _check(self.learning_rate > 0, "training.learning_rate must be positive")

@@ -11,10 +11,12 @@ import numpy as np
 from musicclass.errors import ConfigError, require
 from musicclass.features import Array
 from musicclass.files import write_atomically
-from musicclass.prediction import Prediction
+from musicclass.prediction import Prediction, in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from musicclass.explain import Explanation
 
 SUFFIXES = (".png", ".svg", ".pdf")
 # Ten hues that stay apart for most colour-blind eyes; further genres start over.
@@ -22,11 +24,13 @@ COLOURS = (
     "#4477aa", "#cc9933", "#66aa55", "#ee6677", "#8855aa",
     "#44bbcc", "#555555", "#ee99bb", "#999933", "#bb4422",
 )  # fmt: skip
-SILENT = "#dddddd"
+SILENT, UNSURE = "#dddddd", "#aaaaaa"
 
 
-def colour(genre: str, genres: Sequence[str]) -> str:
-    """The genre's colour: the same in every picture of the same model."""
+def colour(genre: str | None, genres: Sequence[str]) -> str:
+    """The genre's colour: the same in every picture of the same model. Greys for unknown and, None, silence."""
+    if genre is None or genre not in genres:
+        return UNSURE if genre else SILENT
     return COLOURS[sorted(genres).index(genre) % len(COLOURS)]
 
 
@@ -63,14 +67,14 @@ def _figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple
     return figure, figure.subplots(rows, **options)
 
 
-def history(rows: Sequence[dict[str, float]], best_epoch: int, title: str = "") -> Figure:
+def history(rows: Sequence[dict[str, float]], title: str = "") -> Figure:
     """Accuracy and loss against epochs, for training (windows) and validation (tracks)."""
     figure, axes = _figure(8, 7, 2, sharex=True)
     epochs = [row["epoch"] for row in rows]
     for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
         axis.plot(epochs, [row[name] for row in rows], color="#999999", label="training, altered and mixed windows")
-        axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=COLOURS[0], label="validation, whole tracks")
-        axis.axvline(best_epoch, color=COLOURS[3], linestyle=":", label=f"kept: epoch {best_epoch}")
+        if f"val_{name}" in rows[0]:
+            axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=COLOURS[0], label="validation, whole tracks")
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
@@ -120,15 +124,19 @@ def evaluation(folder: Path, genres: Sequence[str], metrics: dict[str, Any], tit
     ]
 
 
-def timeline(prediction: Prediction, waveform: Array, title: str = "") -> Figure:
-    """The waveform, coloured by genre, over the probabilities of each segment; time in seconds."""
-    figure, (top, bottom) = _figure(11, 5.5, 2, sharex=True, height_ratios=(1, 2))
+def timeline(prediction: Prediction, waveform: Array, why: Explanation | None = None) -> Figure:
+    """The waveform, coloured by genre, over the probabilities of each segment; time in seconds.
+
+    Below it, where `why` is given, the log-mel frames, and what in them the genre rests on.
+    """
+    rows = (1, 2, 2) if why else (1, 2)
+    figure, (top, bottom, *below) = _figure(11, 2 + 1.5 * sum(rows), len(rows), sharex=True, height_ratios=rows)
     genres = list(prediction.probabilities)
     low, high = peaks(waveform, 2000)
     times = np.linspace(0, prediction.duration, len(low))
     for segment in prediction.segments:
         inside = (times >= segment.start) & (times <= segment.end + prediction.duration / len(low))
-        shade = colour(segment.genre, genres) if segment.genre else SILENT
+        shade = colour(segment.genre, genres)
         top.fill_between(times[inside], low[inside], high[inside], color=shade, linewidth=0)
     edges = [segment.start for segment in prediction.segments] + [prediction.duration]
     shares = [[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres]
@@ -138,11 +146,28 @@ def timeline(prediction: Prediction, waveform: Array, title: str = "") -> Figure
         bottom.stairs(top_edge, edges, baseline=top_edge - share, fill=True, color=colour(genre, genres), label=name)
         top_edge = top_edge - share
     top.set(ylabel="waveform", yticks=[])
-    top.set_title(title or f"{Path(prediction.file or '').name}  {prediction.genre} {prediction.confidence:.0%}")
-    bottom.set(xlim=(0, prediction.duration), ylim=(0, 1), xlabel="seconds", ylabel="probability")
+    top.set_title(f"{Path(prediction.file or '').name}  {in_words(prediction)}")
+    bottom.set(xlim=(0, prediction.duration), ylim=(0, 1), ylabel="probability")
+    if why:
+        _explanation(below[0], why)
+    (below or [bottom])[0].set_xlabel("seconds")
     handles, names = bottom.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, title="whole track")
     return figure
+
+
+def _explanation(axis: Any, why: Explanation) -> None:
+    """Log-mel frames in grey; the cells of the explanation over them, the stronger the more they count."""
+    decibels = np.maximum(why.log_mel, why.log_mel.max() - 80).T
+    extent = (0.0, why.times[-1], 0.0, float(why.weights.shape[1]))
+    axis.imshow(decibels, origin="lower", aspect="auto", cmap="gray_r", extent=extent, interpolation="antialiased")
+    limit = float(np.abs(why.weights).max()) or 1.0
+    shades = np.zeros((*why.weights.T.shape, 4))
+    shades[..., :3] = np.where((why.weights.T > 0)[..., None], (0.0, 0.55, 0.2), (0.85, 0.1, 0.1))
+    shades[..., 3] = 0.75 * np.abs(why.weights.T) / limit
+    axis.imshow(shades, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+    axis.set_yticks(range(len(why.frequencies)), [f"{round(f, -1):,.0f}" for f in why.frequencies])
+    axis.set(ylabel="Hz", title=f"green: speaks for {why.genre}; red: against it")
 
 
 def peaks(waveform: Array, columns: int) -> tuple[Array, Array]:

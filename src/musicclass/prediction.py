@@ -6,19 +6,17 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from musicclass.features import Array
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the track; `genre` is None, and `confidence` 0, where it is silent."""
+    """A stretch of the track; `genre` and `best_guess` are None, and `confidence` 0, where it is silent."""
 
     start: float  # seconds
     end: float  # seconds
-    genre: str | None
+    genre: str | None  # "unknown" where `confidence` is too low
+    best_guess: str | None
     confidence: float
     probabilities: dict[str, float]  # empty where it is silent
 
@@ -28,8 +26,10 @@ class Prediction:
     """The genre of one track."""
 
     file: str | None  # None for a waveform
-    genre: str
-    confidence: float  # the probability of `genre`
+    genre: str  # "unknown" where the model isn't fit to say
+    best_guess: str  # the most probable genre all the same
+    confidence: float  # the probability of `best_guess`, times `familiarity`
+    familiarity: float  # near 1: sounds like music that the model knows; near 0: like nothing of that kind
     probabilities: dict[str, float]  # every genre, most probable first; they sum to 1
     duration: float  # seconds that were heard
     segments: tuple[Segment, ...]
@@ -43,14 +43,9 @@ class Prediction:
         return json.dumps(self.to_dict(), indent=indent)
 
 
-def softmax(logits: Array) -> npt.NDArray[np.float64]:
-    """Probabilities (..., n_genres) of logits."""
-    powers = np.exp(np.float64(logits) - np.max(logits, axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
-def track_probabilities(logits: Array) -> npt.NDArray[np.float64]:
-    """A track's probabilities (n_genres,) from the logits (n_windows, n_genres) of its windows: their mean."""
-    mean: npt.NDArray[np.float64] = softmax(logits).mean(axis=0)
-    return mean
+def in_words(prediction: Prediction) -> str:
+    """Such as "jazz, 71% sure", or "unknown: unlike the music this model knows; best guess jazz"."""
+    if prediction.genre != UNKNOWN:
+        return f"{prediction.genre}, {prediction.confidence:.0%} sure"
+    why = "unlike the music this model knows" if prediction.familiarity < 0.5 else "no genre stands out"
+    return f"{UNKNOWN}: {why}; best guess {prediction.best_guess}"

@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,8 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from musicclass.errors import AudioError
-from musicclass.plots import SILENT, colour
-from musicclass.prediction import Prediction
+from musicclass.plots import colour
+from musicclass.prediction import Prediction, in_words
+
+if TYPE_CHECKING:
+    from musicclass.explain import Explanation
 
 T = TypeVar("T")
 BAR = 24  # characters
@@ -52,19 +55,23 @@ class Printer:
             self.bar.start()
         self.writer = csv.writer(sys.stdout, lineterminator="\r\n")
         if kind == "csv":
-            self.writer.writerow(["file", "genre", "confidence", "duration", *genres, "error"])
+            self.writer.writerow(["file", "genre", "best_guess", "confidence", "duration", *genres, "error"])
 
-    def result(self, prediction: Prediction) -> None:
+    def result(self, prediction: Prediction, why: Explanation | None = None) -> None:
         if prediction.duration >= self.max_seconds:
             print(f"{prediction.file}: only the first {self.max_seconds:g} s were heard", file=sys.stderr)
         if self.kind == "table":
             self._table(prediction)
+            if why:
+                self.console.print(f"  {why.in_words()}")
         elif self.kind == "csv":
             p = prediction
             shares = [f"{p.probabilities[genre]:.6f}" for genre in self.genres]
-            self.writer.writerow([p.file, p.genre, f"{p.confidence:.6f}", f"{p.duration:.3f}", *shares, ""])
+            self.writer.writerow(
+                [p.file, p.genre, p.best_guess, f"{p.confidence:.6f}", f"{p.duration:.3f}", *shares, ""]
+            )
         else:
-            print(prediction.to_json())
+            print(json.dumps(prediction.to_dict() | ({"explanation": why.to_dict()} if why else {})))
         self._step()
 
     def failure(self, name: str, error: AudioError) -> None:
@@ -72,7 +79,7 @@ class Printer:
         if self.kind in ("json", "jsonl"):
             print(json.dumps({"file": name, "error": str(error)}))
         elif self.kind == "csv":
-            self.writer.writerow([name, "", "", "", *[""] * len(self.genres), str(error)])
+            self.writer.writerow([name, "", "", "", "", *[""] * len(self.genres), str(error)])
         self._step()
 
     def finish(self) -> None:
@@ -85,7 +92,7 @@ class Printer:
     def _table(self, prediction: Prediction) -> None:
         minutes, seconds = divmod(round(prediction.duration), 60)
         name = escape(str(prediction.file))
-        self.console.print(f"[bold]{name}[/]  {minutes}:{seconds:02}")
+        self.console.print(f"[bold]{name}[/]  {minutes}:{seconds:02}  {in_words(prediction)}")
         for i, (genre, share) in enumerate(list(prediction.probabilities.items())[: self.top]):
             line = Text(f"  {genre:<12}", style="bold" if i == 0 else "")
             line.append(("█" * round(share * BAR)).ljust(BAR), style=colour(genre, self.genres))
@@ -95,7 +102,7 @@ class Printer:
         for column in range(BAR):
             at = (column + 0.5) / BAR * len(prediction.segments)
             told = prediction.segments[int(at)].genre
-            strip.append("▀", style=colour(told, self.genres) if told else SILENT)
+            strip.append("▀", style=colour(told, self.genres))
         told_genres = dict.fromkeys(s.genre or "silence" for s in prediction.segments)
         strip.append(f" {', '.join(told_genres)}")
         self.console.print(strip)
@@ -110,7 +117,12 @@ def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) ->
     console.print(f"  accuracy           {metrics['accuracy']:.1%}  \\[{low:.1%}, {high:.1%}]")
     console.print(f"  macro F1           {metrics['macro_f1']:.1%}  \\[{f_low:.1%}, {f_high:.1%}]")
     console.print(f"  log loss           {metrics['log_loss']:.3f}")
-    console.print(f"  calibration error  {metrics['calibration_error']:.3f}")
+    if "surest_60" in metrics:
+        e_low, e_high = metrics["calibration_error_95"]
+        s_low, s_high = metrics["surest_60_95"]
+        console.print(f"  calibration error  {metrics['calibration_error']:.3f}  \\[{e_low:.3f}, {e_high:.3f}]")
+        console.print(f"  on the surest 60%  {metrics['surest_60']:.1%}  \\[{s_low:.1%}, {s_high:.1%}]")
+        console.print(f"  told as unknown    {metrics['unknown']:.1%}")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("true genre", "recall", "precision", *genres):  # short enough for 80 columns and ten genres
         table.add_column(name[:5] if name in genres else name, justify="left" if name == "true genre" else "right")

@@ -15,6 +15,8 @@ from musicclass.features import Array, mfcc
 from musicclass.printing import progress
 from musicclass.training import augment
 
+Teacher = Callable[[Array], Array]  # MFCC windows -> probabilities, which the targets are averaged with
+
 
 def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> dict[str, Array]:
     """Track id -> log-mel frames in dB. A file that can't be used is named in a warning and left out."""
@@ -26,11 +28,20 @@ def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> 
 class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """Batches of randomly cut and altered windows as MFCCs (batch, frames, n_mfcc), with one-hot targets.
 
-    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again.
+    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again. A
+    `teacher` hears the very same altered windows (distillation, Hinton et al. 2015; Beyer et al. 2022).
     """
 
-    def __init__(self, frames: Sequence[Array], labels: Sequence[int], n_genres: int, config: Config):
+    def __init__(
+        self,
+        frames: Sequence[Array],
+        labels: Sequence[int],
+        n_genres: int,
+        config: Config,
+        teacher: Teacher | None = None,
+    ):
         super().__init__()
+        self.teacher = teacher
         self.frames, self.labels, self.n_genres, self.config = frames, np.asarray(labels), n_genres, config
         self.epoch = 0
 
@@ -48,14 +59,20 @@ class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         unit = 1 / features.top_db if features.scale == "minmax" else 1.0
         windows, targets = augment.mixup(windows, targets, settings.mixup, rng)
         windows = augment.mask(augment.colour(windows, settings, unit, rng), settings, rng)
-        return mfcc(windows, features.n_mfcc), targets
+        inputs = mfcc(windows, features.n_mfcc)
+        if self.teacher is not None:
+            targets = (targets + self.teacher(inputs)) / 2
+        return inputs, targets
 
 
 class TrackWindows:
-    """The windows of whole tracks, as prediction cuts them, to be judged by any function MFCC -> logits."""
+    """The windows of whole tracks, as prediction cuts them, to be judged by any function MFCC -> logits.
+
+    Silent windows are left out, but for the first of a track that is all silent.
+    """
 
     def __init__(self, frames: Iterable[Array], config: FeatureConfig):
-        self.tracks = [track_windows(item, config) for item in frames]
+        self.tracks = [_heard(track_windows(item, config)) for item in frames]
 
     def logits(self, network: Callable[[Array], Array], batch_size: int = 64) -> list[Array]:
         """For each track, its windows' logits (n_windows, n_genres)."""
@@ -68,3 +85,8 @@ class TrackWindows:
             ends = np.cumsum([len(self.tracks[i]) for i in chosen])[:-1]
             found.update(zip(chosen, np.split(np.concatenate(batches), ends), strict=True))
         return [found[i] for i in range(len(self.tracks))]
+
+
+def _heard(windows: Array) -> Array:
+    heard = windows.any(axis=(1, 2))
+    return windows[heard] if heard.any() else windows[:1]

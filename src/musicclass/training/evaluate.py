@@ -15,9 +15,11 @@ from musicclass.classifier import Classifier
 from musicclass.datasets import Dataset
 from musicclass.errors import AudioError, DatasetError
 from musicclass.files import write_text
+from musicclass.prediction import UNKNOWN
 from musicclass.printing import progress
 
-Row = dict[str, Any]  # track, genre (the true one), probabilities (in the order of the model's genres)
+# track, genre (the true one), told (a genre or "unknown"), confidence, probabilities (in the order of the model's genres)
+Row = dict[str, Any]
 
 
 def predict_tracks(classifier: Classifier, dataset: Dataset, ids: Iterable[str]) -> list[Row]:
@@ -40,7 +42,15 @@ def predict_tracks(classifier: Classifier, dataset: Dataset, ids: Iterable[str])
             warnings.warn(f"{track.id} is left out: {error}", stacklevel=2)
             continue
         probabilities = [round(found.probabilities[genre], 6) for genre in classifier.genres]
-        rows.append({"track": track.id, "genre": track.genre, "probabilities": probabilities})
+        rows.append(
+            {
+                "track": track.id,
+                "genre": track.genre,
+                "told": found.genre,
+                "confidence": round(found.confidence, 6),
+                "probabilities": probabilities,
+            }
+        )
     return rows
 
 
@@ -52,7 +62,11 @@ def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:
         raise DatasetError("no track left to evaluate")
     probabilities = np.array([row["probabilities"] for row in rows], dtype=np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return evaluate_probabilities(probabilities, np.array([genres.index(row["genre"]) for row in rows]), genres)
+    confidence = np.array([row["confidence"] for row in rows], dtype=np.float64)
+    metrics = evaluate_probabilities(
+        probabilities, np.array([genres.index(row["genre"]) for row in rows]), genres, confidence
+    )
+    return metrics | {"unknown": float(np.mean([row["told"] == UNKNOWN for row in rows]))}
 
 
 def seen_in_training(card: dict[str, Any], ids: Iterable[str]) -> list[str]:

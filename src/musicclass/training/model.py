@@ -29,11 +29,15 @@ def _cnn_lstm(mfccs: Any, config: ModelConfig) -> Any:
         x = layers.Dense(n_bands, kernel_initializer=kernel, use_bias=False, name="unmix")(x)
     x = layers.BatchNormalization(momentum=0.9, name="standardise")(x)
     x = layers.Reshape((-1, n_bands, 1))(x)
-    for filters, time, bands in zip(config.filters, config.time_pool, config.band_pool, strict=True):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+    for i, (filters, time, bands) in enumerate(zip(config.filters, config.time_pool, config.band_pool, strict=True)):
+        if i == 0:
+            # Wide filters in steps, as nothing else is done at full size: 32 of them would cost more than all the rest.
+            x = layers.Conv2D(filters, config.stem, strides=(time, bands), padding="same", use_bias=False)(x)
+        else:
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.MaxPooling2D((time, bands), padding="same")(x)
         x = layers.BatchNormalization(momentum=0.9)(x)
         x = layers.ReLU()(x)
-        x = layers.MaxPooling2D((time, bands), padding="same")(x)
     # What is left of frequency joins the channels; time stays in order.
     x = layers.Reshape((-1, int(x.shape[2]) * int(x.shape[3])))(x)
     x = layers.Dropout(config.dropout)(x)

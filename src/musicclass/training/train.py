@@ -1,4 +1,4 @@
-"""Data set and split -> bundle: train, keep the best weights, export, evaluate once on the test set."""
+"""Data set and split -> bundle: train, export, evaluate once on the test set."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import numpy as np
 from musicclass import plots
 from musicclass.bundle import CARD, SIDE_NAMES, Bundle, judged_side, save_bundle
 from musicclass.classifier import Classifier
+from musicclass.confidence import Confidence, softmax
 from musicclass.config import Config, TrainConfig, to_dict
 from musicclass.datasets import Dataset
 from musicclass.datasets.splits import Split
 from musicclass.errors import DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
-from musicclass.prediction import track_probabilities
 from musicclass.printing import progress_bar
-from musicclass.training.data import TrackWindows, TrainingWindows, load_frames
+from musicclass.training.data import Teacher, TrackWindows, TrainingWindows, load_frames
 from musicclass.training.evaluate import predict_tracks, score, write_history
 from musicclass.training.export import to_onnx
 from musicclass.training.metrics import Ints
@@ -51,6 +51,7 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
     labels = {track.id: genres.index(track.genre) for track in dataset.tracks}
     model, progress = fit(frames, labels, train_ids, valid_ids, genres, config, checkpoint)
     network = to_onnx(model, config.model, config.features.n_mfcc, len(genres))
+    confidence = _confidence(model, frames, labels, train_ids, valid_ids, config)
     sides = {"train": train_ids, "valid": valid_ids, "test": list(split.test)}
     card: dict[str, Any] = {
         "name": name or out.resolve().name,
@@ -67,18 +68,32 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
         "versions": versions(),
         "parameters": model.count_params(),
         "history": progress.history,
-        "best_epoch": progress.best_epoch,
+        "confidence": confidence.to_dict() | {"fitted_on": f"{len(valid_ids)} validation tracks"},
         "metrics": {},
         "predictions": {},
     }
     _judge(card, dataset, network)
     write_history(out / "history.csv", progress.history)
-    plots.save(plots.history(progress.history, progress.best_epoch, card["name"]), out / "history.png")
+    plots.save(plots.history(progress.history, card["name"]), out / "history.png")
     side = judged_side(card)
     plots.evaluation(out, genres, card["metrics"][side], f"{card['name']}, {SIDE_NAMES[side]} tracks")
     bundle = save_bundle(out, network, card)  # last, so that a card means a whole model
     checkpoint.unlink(missing_ok=True)
     return bundle
+
+
+def _confidence(
+    model: keras.Model,
+    frames: dict[str, Array],
+    labels: dict[str, int],
+    train_ids: list[str],
+    valid_ids: list[str],
+    config: Config,
+) -> Confidence:
+    """Fitted on the validation tracks, which the network never trained on."""
+    learnt, held_out = (TrackWindows([frames[i] for i in ids], config.features) for ids in (train_ids, valid_ids))
+    logits = held_out.logits(model.predict_on_batch)
+    return Confidence.fit(learnt.tracks, held_out.tracks, logits, np.array([labels[i] for i in valid_ids]))
 
 
 def _judge(card: dict[str, Any], dataset: Dataset, network: bytes) -> None:
@@ -128,18 +143,12 @@ class Progress:
     valid_ids: list[str]
     genres: list[str]
     epoch: int = 0  # epochs that are done
-    best_epoch: int = 0
-    best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def add(self, row: dict[str, float]) -> bool:
-        """Take up an epoch's results; says whether they are the best so far."""
+    def add(self, row: dict[str, float]) -> None:
+        """Take up an epoch's results."""
         self.epoch += 1
         self.history.append({"epoch": self.epoch, **row})
-        better = row["val_loss"] < self.best_loss
-        if better:
-            self.best_loss, self.best_epoch = row["val_loss"], self.epoch
-        return better
 
 
 def fit(
@@ -150,40 +159,40 @@ def fit(
     genres: tuple[str, ...],
     config: Config,
     checkpoint: Path,
+    teacher: Teacher | None = None,
 ) -> tuple[keras.Model, Progress]:
-    """Train until `config.training.epochs`, or until `patience` epochs brought no better validation loss.
+    """Train for `config.training.epochs`, by which time the learning rate has fallen to nothing.
 
-    Goes on from `checkpoint` where that exists; it is replaced after each epoch. Returns the network
-    with its best weights, and how it got there.
+    Goes on from `checkpoint` where that exists; it is replaced after each epoch. `valid_ids` only show how
+    it goes, and may be empty: the weights of the last epoch are returned, whatever these say, with the history.
     """
     settings = config.training
     keras.utils.set_random_seed(settings.seed)
     model = build_model(config.model, config.features.n_mfcc, len(genres))
-    windows = TrainingWindows([frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config)
+    windows = TrainingWindows(
+        [frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config, teacher
+    )
     _compile(model, settings, len(windows))
-    best = [np.copy(value) for value in model.get_weights()]
     progress = Progress(to_dict(config), train_ids, valid_ids, list(genres))
     if checkpoint.exists():
-        progress = _restore(checkpoint, model, best, progress)
+        progress = _restore(checkpoint, model, progress)
     valid = TrackWindows([frames[i] for i in valid_ids], config.features)
     truth = np.array([labels[i] for i in valid_ids])
     with progress_bar() as bar:
         task = bar.add_task("Train", total=settings.epochs * len(windows), completed=progress.epoch * len(windows))
         step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: bar.advance(task))
-        while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
+        while progress.epoch < settings.epochs:
             windows.epoch = progress.epoch
             done = model.fit(windows, shuffle=False, callbacks=[step], verbose=0).history
             row = {name: float(done[name][0]) for name in ("loss", "accuracy")}
-            if progress.add(row | _validate(model, valid, truth)):
-                best = [np.copy(value) for value in model.get_weights()]
-            _save(checkpoint, model, best, progress)
+            progress.add(row | (_validate(model, valid, truth) if valid_ids else {}))
+            _save(checkpoint, model, progress)
             bar.console.print(_line(progress, settings))
-    model.set_weights(best)
     return model, progress
 
 
 def _validate(model: keras.Model, valid: TrackWindows, truth: Ints) -> dict[str, float]:
-    probabilities = np.stack([track_probabilities(logits) for logits in valid.logits(model.predict_on_batch)])
+    probabilities = np.stack([softmax(logits).mean(axis=0) for logits in valid.logits(model.predict_on_batch)])
     return {
         "val_loss": float(-np.log(probabilities[np.arange(len(truth)), truth] + 1e-12).mean()),
         "val_accuracy": float((probabilities.argmax(1) == truth).mean()),
@@ -207,22 +216,21 @@ def _compile(model: keras.Model, settings: TrainConfig, steps: int) -> None:
 
 
 def _line(progress: Progress, settings: TrainConfig) -> str:
-    row, star = progress.history[-1], " *" if progress.best_epoch == progress.epoch else ""
-    return (
-        f"epoch {progress.epoch}/{settings.epochs}  loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}  "
-        f"validation: loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:.1%}{star}"
-    )
+    row = progress.history[-1]
+    line = f"epoch {progress.epoch}/{settings.epochs}  loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}"
+    if "val_loss" in row:
+        line += f"  validation: loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:.1%}"
+    return line
 
 
-def _save(path: Path, model: keras.Model, best: list[Array], progress: Progress) -> None:
+def _save(path: Path, model: keras.Model, progress: Progress) -> None:
     arrays = {f"model_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
     arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
-    arrays |= {f"best_{i}": value for i, value in enumerate(best)}
     with write_atomically(path) as file:
         np.savez(file, progress=json.dumps(asdict(progress)), **arrays)
 
 
-def _restore(path: Path, model: keras.Model, best: list[Array], fresh: Progress) -> Progress:
+def _restore(path: Path, model: keras.Model, fresh: Progress) -> Progress:
     try:
         file = np.load(path, allow_pickle=False)
         progress = Progress(**json.loads(str(file["progress"])))
@@ -235,5 +243,4 @@ def _restore(path: Path, model: keras.Model, best: list[Array], fresh: Progress)
             variable.assign(file[f"model_{i}"])
         for i, variable in enumerate(model.optimizer.variables):
             variable.assign(file[f"optimizer_{i}"])
-        best[:] = [file[f"best_{i}"] for i in range(len(best))]
     return progress
