@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MODEL, CARD = "model.onnx", "card.json"
 FORMAT = 1
-SIDE_NAMES = {"train": "training", "valid": "validation", "test": "test"}
+SIDE_NAMES = {"train": "training", "valid": "validation", "test": "test", "folds": "held-out"}
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -64,8 +64,8 @@ class Bundle:
 
 
 def judged_side(card: dict[str, Any]) -> str:
-    """Which side of its split the card has a result for: "test", or "valid" where the test is still to come."""
-    return "test" if card["metrics"].get("test") else "valid"
+    """Which of its results the card is best judged by: "test", or, where that is to come, "folds" or "valid"."""
+    return next(side for side in ("test", "folds", "valid") if card["metrics"].get(side))
 
 
 def pretrained_names() -> list[str]:

@@ -92,11 +92,13 @@ class ModelConfig:
     filters: tuple[int, ...] = (32, 64, 64, 96)
     time_pool: tuple[int, ...] = (4, 2, 2, 1)
     band_pool: tuple[int, ...] = (4, 2, 2, 4)
+    squeeze: bool = True  # each block weighs its channels by what the whole window is like (Hu et al. 2018)
     lstm_units: int = 64
     lstm_layers: int = 1
     bidirectional: bool = True
     summary: str = "attention"  # of the LSTM's steps: "last", "mean" or "attention"
     dropout: float = 0.3
+    members: int = 1  # networks side by side, whose logits are averaged
 
     def __post_init__(self) -> None:
         _check(self.network in ("cnn_lstm", "student"), 'model.network must be "cnn_lstm" or "student"')
@@ -105,7 +107,7 @@ class ModelConfig:
             "model.filters, .time_pool and .band_pool need one entry for each block",
         )
         _check(
-            min(*self.filters, *self.time_pool, *self.band_pool, self.lstm_units, self.lstm_layers) > 0,
+            min(*self.filters, *self.time_pool, *self.band_pool, self.lstm_units, self.lstm_layers, self.members) > 0,
             "model sizes must be positive",
         )
         _check(len(self.stem) == 2 and min(self.stem) > 0, "model.stem needs two positive sizes: frames, bands")
@@ -129,6 +131,9 @@ class TrainConfig:
     mixup: float = 0.3  # alpha of the Beta distribution
     pitch: float = 2.0  # up to so many semitones up or down
     tempo: float = 0.15  # up to this share faster or slower
+    band_limit: float = 0.25  # chance that the highest bands are cut off
+    echo: float = 0.25  # chance of a comb filter
+    hiss: float = 0.25  # chance of a noise floor
     eq_db: float = 6.0  # depth of a random smooth equaliser
     noise_db: float = 3.0  # deviation of noise on single cells
     time_mask: float = 0.15  # up to this share of a window, twice
@@ -148,6 +153,10 @@ class TrainConfig:
             and 0 <= self.time_mask < 1
             and 0 <= self.band_mask < 1,
             "training: augmentations must not be negative, masks be under 1",
+        )
+        _check(
+            min(self.band_limit, self.echo, self.hiss) >= 0 and max(self.band_limit, self.echo, self.hiss) <= 1,
+            "training.band_limit, .echo and .hiss are chances, from 0 to 1",
         )
 
 
@@ -175,7 +184,7 @@ STUDENT = Config(
     ),
     TrainConfig(
         learning_rate=1e-3, weight_decay=0, label_smoothing=0, windows_per_track=10,
-        mixup=0, pitch=0, tempo=0, eq_db=0, noise_db=0, time_mask=0, band_mask=0,
+        mixup=0, pitch=0, tempo=0, band_limit=0, echo=0, hiss=0, eq_db=0, noise_db=0, time_mask=0, band_mask=0,
     ),
 )  # fmt: skip
 PRESETS = {"default": Config(), "student": STUDENT}

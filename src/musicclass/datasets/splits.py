@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musicclass.datasets import Dataset, Track, gtzan
 from musicclass.datasets.folder import read_column
-from musicclass.errors import DatasetError, LeakError
+from musicclass.errors import DatasetError, LeakError, require
 
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
 SIDES = tuple(SHARES)
@@ -110,8 +110,36 @@ def _balanced(tracks: Iterable[Track], groups: dict[str, str], seed: int) -> dic
     return sides
 
 
+def artist_folds(tracks: Sequence[Track], count: int, seed: int = 0) -> list[Split]:
+    """Cross-validation: each track of a known artist is in `valid` of one fold, with all others of that artist.
+
+    Tracks of unknown artists only train. Raises DatasetError when there are too few artists.
+    """
+    label, unknown = _artist_groups(tracks)
+    judged = [track for track in tracks if label[track.id] not in unknown]
+    groups = [label[track.id] for track in judged]
+    if len(set(groups)) < count:
+        raise DatasetError(f"{len(set(groups))} known artists are too few for {count} folds")
+    model_selection = require("sklearn.model_selection", "train")
+    folds = model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    splits: list[Split] = []
+    for _, chosen in folds.split(judged, [track.genre for track in judged], groups):
+        valid = {judged[i].id for i in chosen}
+        train = tuple(track.id for track in tracks if track.id not in valid)
+        splits.append(Split(f"fold {len(splits) + 1} of {count}", train, tuple(sorted(valid)), seed=seed))
+    return splits
+
+
 def _by_artist(tracks: Iterable[Track], seed: int) -> dict[str, str]:
     """Artists and exact replicas tie tracks together; a group with an unknown artist in it only trains."""
+    tracks = list(tracks)
+    label, unknown = _artist_groups(tracks)
+    sides = _balanced([t for t in tracks if label[t.id] not in unknown], label, seed)
+    return sides | {track.id: "train" for track in tracks if label[track.id] in unknown}
+
+
+def _artist_groups(tracks: Iterable[Track]) -> tuple[dict[str, str], set[str]]:
+    """Track id -> a name for all that one artist, or an exact replica, ties together; names with unknown artists."""
     tracks = list(tracks)
     parent: dict[str, str] = {}
 
@@ -125,9 +153,7 @@ def _by_artist(tracks: Iterable[Track], seed: int) -> dict[str, str]:
             if not tie.endswith(" "):
                 parent[root(tie)] = root(track.id)
     label = {track.id: root(track.id) for track in tracks}
-    unknown = {label[track.id] for track in tracks if not track.artist}
-    sides = _balanced([t for t in tracks if label[t.id] not in unknown], label, seed)
-    return sides | {track.id: "train" for track in tracks if label[track.id] in unknown}
+    return label, {label[track.id] for track in tracks if not track.artist}
 
 
 def _filtered(dataset: Dataset) -> dict[str, str]:

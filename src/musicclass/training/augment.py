@@ -7,6 +7,7 @@ turned into its unit by the caller. Every function takes its random generator, s
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from musicclass.config import FeatureConfig, TrainConfig
 from musicclass.features import Array, hz_to_mel, mel_to_hz, scale_window
@@ -22,10 +23,47 @@ def cut(frames: Array, config: FeatureConfig, settings: TrainConfig, rng: Rng) -
     rate = float(np.exp(rng.uniform(-1, 1) * np.log1p(settings.tempo)))
     positions = rate * np.arange(config.window_frames)
     start = rng.uniform(0, max(1e-9, len(frames) - 1 - positions[-1]))
-    stretch = scale_window(frames, int(start), config, length=int(positions[-1]) + 3)
+    length = int(positions[-1]) + 3
+    first = max(0, int(start) - config.scale_frames)  # all that the scale may depend on, and no more of a long track
+    near = degrade(frames[first : int(start) + length + config.scale_frames], config, settings, rng)
+    stretch = scale_window(near, int(start) - first, config, length)
     window = _lerp(stretch, (start % 1 + positions) % len(stretch))
     semitones = rng.uniform(-1, 1) * settings.pitch
     return _lerp(window.T, _shifted_bands(semitones, config)).T
+
+
+def degrade(frames: Array, config: FeatureConfig, settings: TrainConfig, rng: Rng) -> Array:
+    """Log-mel `frames` in dB of a worse recording, each fault at its chance: a band limit, an echo, hiss.
+
+    Before they are scaled, as a new floor or peak moves all the rest. Without it, answers hang on what
+    an encoder or a cheap microphone does to the highest bands.
+    """
+    bands = np.arange(config.n_bands, dtype=np.float32)
+    if rng.random() < settings.band_limit:
+        cutoff, steepness = rng.uniform(0.55, 1) * config.n_bands, rng.uniform(4, 30)
+        frames = frames - np.float32(steepness) * np.maximum(0, bands - np.float32(cutoff))
+    if rng.random() < settings.echo:
+        frames = frames + _comb(rng.uniform(1e-4, 2e-3), rng.uniform(0.2, 0.9), config)
+    if rng.random() < settings.hiss:
+        level = frames.max() - rng.uniform(25, 70) + rng.uniform(-15, 15) * (bands / config.n_bands - 0.5)
+        flicker = np.linspace(3, 1, config.n_bands) * rng.standard_normal(frames.shape, dtype=np.float32)
+        frames = np.maximum(frames, np.float32(level + flicker))
+    return frames
+
+
+def _comb(delay: float, strength: float, config: FeatureConfig) -> Array:
+    """Gain in dB of each band when a sound is mixed with itself, `delay` seconds later."""
+    fine = band_centres(config, 8)
+    power = 1 + strength**2 + 2 * strength * np.cos(2 * np.pi * fine * delay)
+    gain: Array = (10 * np.log10(power.reshape(-1, 8).mean(axis=1))).astype(np.float32)
+    return gain
+
+
+def band_centres(config: FeatureConfig, per_band: int = 1) -> npt.NDArray[np.float64]:
+    """Frequencies (Hz) at the middle of the mel bands, or `per_band` of them spread over each."""
+    low, high = hz_to_mel([config.fmin, config.fmax])
+    places = 0.5 + (np.arange(config.n_bands * per_band) + 0.5) / per_band
+    return mel_to_hz(low + (high - low) / (config.n_mels + 1) * places)
 
 
 def _lerp(rows: Array, positions: Array) -> Array:
@@ -41,8 +79,7 @@ def _shifted_bands(semitones: float, config: FeatureConfig) -> Array:
     """For each band, the fractional band that lies `semitones` below it."""
     ends = hz_to_mel([config.fmin, config.fmax])
     step = (ends[1] - ends[0]) / (config.n_mels + 1)
-    centres = mel_to_hz(ends[0] + step * np.arange(1, config.n_bands + 1))
-    bands = (hz_to_mel(centres * 2 ** (-semitones / 12)) - ends[0]) / step - 1
+    bands = (hz_to_mel(band_centres(config) * 2 ** (-semitones / 12)) - ends[0]) / step - 1
     positions: Array = np.maximum(bands, 0).astype(np.float32)
     return positions
 

@@ -18,7 +18,7 @@ from musicclass.files import write_text
 from musicclass.prediction import UNKNOWN
 from musicclass.printing import progress
 
-# track, genre (the true one), told (a genre or "unknown"), confidence, probabilities (in the order of the model's genres)
+# track, genre (the true one), told (a genre or "unknown"), confidence, probabilities (in the model's order of genres)
 Row = dict[str, Any]
 
 

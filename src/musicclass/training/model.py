@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,8 +17,20 @@ from musicclass.features import Array
 def build_model(config: ModelConfig, n_mfcc: int, n_genres: int) -> keras.Model:
     """The network that `config` describes, untrained; it takes windows of any number of frames."""
     mfccs = keras.Input((None, n_mfcc), name="mfcc")
+    if config.members > 1:
+        members = [build_model(replace(config, members=1), n_mfcc, n_genres) for _ in range(config.members)]
+        return keras.Model(mfccs, layers.Average()([member(mfccs) for member in members]))
     x = _student(mfccs, config) if config.network == "student" else _cnn_lstm(mfccs, config)
-    return keras.Model(mfccs, layers.Dense(n_genres, name="logits")(x), name=config.network)
+    return keras.Model(mfccs, layers.Dense(n_genres)(x))
+
+
+def ensemble(config: ModelConfig, n_mfcc: int, n_genres: int, weights: Sequence[Sequence[Array]]) -> keras.Model:
+    """One network out of several trained ones, by their `get_weights()`; its logits are the mean of theirs."""
+    model = build_model(replace(config, members=len(weights)), n_mfcc, n_genres)
+    members = [layer for layer in model.layers if isinstance(layer, keras.Model)] or [model]
+    for member, values in zip(members, weights, strict=True):
+        member.set_weights(values)
+    return model
 
 
 def _cnn_lstm(mfccs: Any, config: ModelConfig) -> Any:
@@ -26,8 +40,8 @@ def _cnn_lstm(mfccs: Any, config: ModelConfig) -> Any:
         # over frequency need bands. The layer starts as the inverse DCT and may learn better.
         kernel = keras.initializers.Constant(inverse_dct(n_bands, config.unmix_bands))
         n_bands = config.unmix_bands
-        x = layers.Dense(n_bands, kernel_initializer=kernel, use_bias=False, name="unmix")(x)
-    x = layers.BatchNormalization(momentum=0.9, name="standardise")(x)
+        x = layers.Dense(n_bands, kernel_initializer=kernel, use_bias=False)(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
     x = layers.Reshape((-1, n_bands, 1))(x)
     for i, (filters, time, bands) in enumerate(zip(config.filters, config.time_pool, config.band_pool, strict=True)):
         if i == 0:
@@ -38,6 +52,8 @@ def _cnn_lstm(mfccs: Any, config: ModelConfig) -> Any:
             x = layers.MaxPooling2D((time, bands), padding="same")(x)
         x = layers.BatchNormalization(momentum=0.9)(x)
         x = layers.ReLU()(x)
+        if config.squeeze:
+            x = _squeeze(x, filters)
     # What is left of frequency joins the channels; time stays in order.
     x = layers.Reshape((-1, int(x.shape[2]) * int(x.shape[3])))(x)
     x = layers.Dropout(config.dropout)(x)
@@ -48,12 +64,19 @@ def _cnn_lstm(mfccs: Any, config: ModelConfig) -> Any:
     return layers.Dropout(config.dropout)(_summary(x, config.summary))
 
 
+def _squeeze(x: Any, filters: int) -> Any:
+    """Squeeze and excitation: channels are weighed by the mean of all channels over the window."""
+    mean = layers.GlobalAveragePooling2D()(x)
+    weights = layers.Dense(filters, activation="sigmoid")(layers.Dense(max(8, filters // 4), activation="relu")(mean))
+    return layers.Multiply()([x, layers.Reshape((1, 1, filters))(weights)])
+
+
 def _summary(steps: Any, how: str) -> Any:
     """One vector of the LSTM's steps (batch, steps, units)."""
     if how == "mean":
         return layers.GlobalAveragePooling1D()(steps)
     if how == "attention":
-        weights = layers.Softmax(axis=1, name="attention")(layers.Dense(1)(layers.Dense(32, activation="tanh")(steps)))
+        weights = layers.Softmax(axis=1)(layers.Dense(1)(layers.Dense(32, activation="tanh")(steps)))
         return layers.Flatten()(layers.Dot(axes=1)([weights, steps]))
     return steps
 
