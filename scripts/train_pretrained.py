@@ -31,7 +31,7 @@ import numpy as np
 from musicclass import plots
 from musicclass.bundle import SIDE_NAMES, save_bundle
 from musicclass.confidence import Confidence
-from musicclass.config import Config, load_config, to_dict
+from musicclass.config import Config, load_config, to_dict, with_seed
 from musicclass.datasets import Dataset, open_dataset
 from musicclass.datasets.splits import Split, artist_folds, make_split
 from musicclass.features import Array
@@ -68,7 +68,7 @@ def main() -> None:
     split = make_split(dataset, SPLIT)
     both = {*split.train, *split.valid}
     folds = artist_folds([track for track in dataset.tracks if track.id in both], COUNT)
-    seeded = [replace(config, training=replace(config.training, seed=seed)) for seed in range(1, COUNT + 1)]
+    seeded = [with_seed(config, seed) for seed in range(1, COUNT + 1)]
     seeds = [Member(f"seed-{i}", split, c) for i, c in enumerate(seeded, 1)]
     fold_members = [Member(f"fold-{i}", fold, c) for i, (fold, c) in enumerate(zip(folds, seeded, strict=True), 1)]
     fit_all([*seeds, *fold_members], options.archive, options.out, options.jobs)

@@ -68,6 +68,11 @@ def judged_side(card: dict[str, Any]) -> str:
     return next(side for side in ("test", "folds", "valid") if card["metrics"].get(side))
 
 
+def seed_folders(folder: Path) -> list[Path]:
+    """The bundles that `train --seeds` made below a folder; none, where it is a bundle itself, or no such folder."""
+    return [] if (folder / CARD).exists() else sorted(path.parent for path in folder.glob(f"seed-*/{CARD}"))
+
+
 def pretrained_names() -> list[str]:
     """The models that ship with musicclass."""
     return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CARD}"))

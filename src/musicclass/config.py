@@ -247,6 +247,10 @@ def load_config(source: str | None = None, settings: tuple[str, ...] = ()) -> Co
     return from_dict(Config, sections, config)
 
 
+def with_seed(config: Config, seed: int) -> Config:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

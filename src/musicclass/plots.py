@@ -116,6 +116,29 @@ def reliability(bins: Sequence[Sequence[float]], error: float, title: str = "") 
     return figure
 
 
+def genre_scores(genres: dict[str, dict[str, Any]]) -> Figure:
+    """F1 of each genre with its interval, best first."""
+    order = sorted(genres, key=lambda genre: genres[genre]["f1"])
+    figure, axis = _figure(7, 1 + 0.35 * len(order))
+    values = np.array([genres[genre]["f1"] for genre in order])
+    low, high = np.array([genres[genre]["f1_95"] for genre in order]).T
+    reach = np.clip([values - low, high - values], 0, None)
+    axis.barh(order, values, xerr=reach, color=[colour(genre, order) for genre in order], ecolor="#555555", capsize=3)
+    axis.set(xlim=(0, 1), xlabel="F1")
+    axis.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def coverage(points: Sequence[Sequence[float]]) -> Figure:
+    """Accuracy on the surest tracks, against their share of all."""
+    figure, axis = _figure(6, 4)
+    shares, accuracy = zip(*points, strict=True)
+    axis.plot(shares, accuracy, "o-", color=COLOURS[0])
+    axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="share of tracks that is kept, the surest", ylabel="accuracy")
+    axis.grid(alpha=0.3)
+    return figure
+
+
 def evaluation(folder: Path, genres: Sequence[str], metrics: dict[str, Any], title: str) -> list[Path]:
     """Confusion matrix and reliability diagram of metrics (see training/metrics.py), as pictures in `folder`."""
     return [

@@ -108,6 +108,36 @@ class Printer:
         self.console.print(strip)
 
 
+def seeds_table(runs: dict[str, dict[str, Any]], summary: dict[str, tuple[float, float]], title: str) -> None:
+    """The metrics of runs that differ by their seed, then mean and standard deviation."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("", *summary):
+        table.add_column(name.replace("_", " "), justify="right" if name else "left")
+    for run, metrics in runs.items():
+        table.add_row(run, *(f"{metrics[name]:.3f}" for name in summary))
+    table.add_row("[bold]mean[/]", *(f"[bold]{mean:.3f}[/]" for mean, _ in summary.values()))
+    table.add_row("deviation", *(f"{deviation:.3f}" for _, deviation in summary.values()))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{escape(title)}[/], {len(runs)} seeds")
+    console.print(table)
+
+
+def comparison(result: dict[str, Any], first: str, second: str) -> None:
+    """What training/compare.py found, as text on stdout."""
+    a, b = result["accuracy"]
+    low, high = result["difference_95"]
+    only_a, only_b, p = result["only_first_right"], result["only_second_right"], result["mcnemar_p"]
+    verdict = "no difference that these tracks could show"
+    if p < 0.05:
+        verdict = f"{second if b > a else first} is better (p = {p:.3g})"
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{result['tracks']} tracks that both were judged on")
+    console.print(f"  {first}: {a:.1%} right, {only_a} that the other got wrong")
+    console.print(f"  {second}: {b:.1%} right, {only_b} that the other got wrong")
+    console.print(f"  difference {result['difference']:+.1%}, 95% interval {low:+.1%} to {high:+.1%}")
+    console.print(f"  McNemar's exact test: p = {p:.3g}: {verdict}")
+
+
 def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) -> None:
     """Metrics (see training/metrics.py) as text on stdout."""
     console = Console(highlight=False, soft_wrap=True)

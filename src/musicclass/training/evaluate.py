@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,13 @@ def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:
         probabilities, np.array([genres.index(row["genre"]) for row in rows]), genres, confidence
     )
     return metrics | {"unknown": float(np.mean([row["told"] == UNKNOWN for row in rows]))}
+
+
+def mean_and_deviation(runs: Sequence[dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """Metric -> its mean over runs with different seeds, and their standard deviation (n - 1)."""
+    names = [name for name in ("accuracy", "macro_f1", "log_loss", "calibration_error") if name in runs[0]]
+    values = {name: np.array([run[name] for run in runs]) for name in names}
+    return {name: (float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0) for name, v in values.items()}
 
 
 def seen_in_training(card: dict[str, Any], ids: Iterable[str]) -> list[str]:

@@ -29,6 +29,13 @@ def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[tupl
     return [(float(confidence[part].mean()), float(right[part].mean()), len(part)) for part in parts]
 
 
+def calibration_noise(confidence: Floats, bins: int = BINS, seed: int = 0) -> float:
+    """The calibration error to expect of a perfectly calibrated model with these confidences: few tracks are noisy."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.random(len(confidence)) < confidence for _ in range(200))
+    return float(np.mean([expected_calibration_error(confidence, right, bins) for right in draws]))
+
+
 def accuracy_of_surest(confidence: Floats, right: Bools, share: float = SUREST) -> float:
     """Accuracy on the `share` of tracks with the highest confidence."""
     return float(right[np.argsort(-confidence, kind="stable")[: max(1, round(share * len(right)))]].mean())
@@ -75,6 +82,7 @@ def evaluate_probabilities(
         "log_loss": float(sk.log_loss(truth, probabilities, labels=labels)),
         "calibration_error": expected_calibration_error(sure, right),
         "calibration_error_95": bootstrap(lambda rows: expected_calibration_error(sure[rows], right[rows]), n),
+        "calibration_noise": calibration_noise(sure),
         "surest_60": accuracy_of_surest(sure, right),
         "surest_60_95": bootstrap(lambda rows: accuracy_of_surest(sure[rows], right[rows]), n),
         "genres": _by_genre(truth, guess, genres, np.transpose(f1_95)),
