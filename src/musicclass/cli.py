@@ -250,7 +250,7 @@ def compare(
         common = [s for s in ("test", "valid", "folds") if all(m.card["predictions"].get(s) for m in models)]
         sides = common[:1] * 2 or [judged_side(model.card) for model in models]
         rows = [model.card["predictions"][name] for model, name in zip(models, sides, strict=True)]
-    result = compared(*rows, models[0].genres, models[1].genres)
+    result = compared(rows[0], rows[1], models[0].genres, models[1].genres)
     if as_json:
         print(json.dumps({"first": first, "second": second, **result}))
     else:
@@ -341,9 +341,7 @@ def _from_card(model: Bundle) -> tuple[dict[str, Any], str]:
     card = model.card
     side = judged_side(card)
     if side != "test":
-        print(
-            "no test result yet: settings were chosen by tracks like these, so new ones may do worse", file=sys.stderr
-        )
+        print("no test result yet: tracks like these chose the settings, so new ones may do worse", file=sys.stderr)
     title = f"{model.name}: {SIDE_NAMES[side]} tracks of split {card['data']['split_name']}"
     return {"metrics": card["metrics"][side], "predictions": card["predictions"][side]}, title
 

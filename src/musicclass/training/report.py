@@ -42,7 +42,8 @@ def page(card: dict[str, Any], metrics: dict[str, Any], rows: Sequence[dict[str,
         f"<details><summary>Data, settings and versions</summary><pre>{_text(_small_print(card))}</pre></details>",
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_text(title)}</title>'
-    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
+    body = "".join(parts)
+    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n'
 
 
 def _text(value: Any) -> str:
@@ -95,9 +96,9 @@ def _seeds(seeds: Sequence[dict[str, float]]) -> str:
 
 
 def _genre_table(genres: dict[str, Any]) -> str:
+    names = ("recall", "precision", "f1")
     rows = [
-        (genre, str(m["tracks"]))
-        + tuple(f"{m[k]:.0%} ({m[k + '_95'][0]:.0%} to {m[k + '_95'][1]:.0%})" for k in ("recall", "precision", "f1"))
+        (genre, str(m["tracks"]), *(f"{m[k]:.0%} ({_span(m[k + '_95'])})" for k in names))
         for genre, m in genres.items()
     ]
     return _table(("genre", "tracks", "recall", "precision", "F1"), rows)
