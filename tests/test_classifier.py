@@ -13,9 +13,9 @@ import soundfile
 
 from musicclass import Classifier
 from musicclass.classifier import track_windows
+from musicclass.confidence import Confidence, softmax
 from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import AudioError, DecodeError, InvalidSampleError, SilentError, TooShortError
-from musicclass.prediction import softmax, track_probabilities
 from tests.conftest import RATE, make_music, make_noise, make_tone
 
 
@@ -27,7 +27,9 @@ def test_a_prediction_is_whole(classifier, wav, music):
     assert set(found.probabilities) == set(classifier.genres) and len(classifier.genres) == 10
     assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-9)
     assert list(found.probabilities.values()) == sorted(found.probabilities.values(), reverse=True)
-    assert found.confidence == found.probabilities[found.genre] == max(found.probabilities.values())
+    assert found.probabilities[found.best_guess] == max(found.probabilities.values())
+    assert found.confidence == pytest.approx(found.probabilities[found.best_guess] * found.familiarity)
+    assert found.genre == (found.best_guess if found.confidence >= classifier.min_confidence else "unknown")
     assert json.loads(found.to_json())["segments"][0]["start"] == 0
 
 
@@ -40,13 +42,16 @@ def test_segments_follow_each_other_from_start_to_end(classifier, seconds):
     for before, after in zip(found.segments, found.segments[1:], strict=False):
         assert before.end == after.start
     for segment in found.segments:
-        assert segment.confidence == max(segment.probabilities.values())
+        assert (
+            0 <= segment.confidence <= max(segment.probabilities.values()) == segment.probabilities[segment.best_guess]
+        )
         assert sum(segment.probabilities.values()) == pytest.approx(1)
 
 
 def test_the_track_is_the_mean_of_its_windows():
     logits = np.random.default_rng(0).standard_normal((5, 10)).astype(np.float32)
-    np.testing.assert_allclose(track_probabilities(logits), softmax(logits).mean(0))
+    told = Confidence(temperature=2.0).track(np.ones((5, 24, 8), np.float32), logits)
+    np.testing.assert_allclose(told.probabilities, softmax(logits / 2).mean(0))
     np.testing.assert_allclose(softmax(logits), softmax(logits + 100), atol=1e-5)
 
 

@@ -8,10 +8,13 @@ from sklearn import metrics as sk
 
 from musicclass.training.metrics import (
     _macro_f1,
+    accuracy_of_surest,
     bootstrap,
+    calibration_noise,
     evaluate_probabilities,
     expected_calibration_error,
     reliability,
+    wilson,
 )
 
 GENRES = ("a", "b", "c")
@@ -43,20 +46,22 @@ def test_perfect():
 
 def test_always_wrong_and_sure():
     truth = np.array([0, 1, 2])
-    assert expected_calibration_error(np.eye(3)[(truth + 1) % 3], truth) == pytest.approx(1)
+    assert expected_calibration_error(np.ones(3), truth < 0) == pytest.approx(1)
 
 
 def test_calibration_error_of_calibrated_guesses_is_small_and_of_boasters_is_not():
     rng = np.random.default_rng(1)
     probabilities = rng.dirichlet([1] * 3, 20_000)
     truth = np.array([rng.choice(3, p=p) for p in probabilities])
-    assert expected_calibration_error(probabilities, truth) < 0.02
+    right = probabilities.argmax(1) == truth
+    assert expected_calibration_error(probabilities.max(1), right) < 0.02
     sharp = probabilities**4 / (probabilities**4).sum(1, keepdims=True)
-    assert expected_calibration_error(sharp, truth) > 0.2
+    assert expected_calibration_error(sharp.max(1), right) > 0.2
 
 
 def test_bins_hold_equally_many():
-    bins = reliability(*guesses(100))
+    probabilities, truth = guesses(100)
+    bins = reliability(probabilities.max(1), probabilities.argmax(1) == truth)
     assert len(bins) == 15 and sum(n for _, _, n in bins) == 100
     assert {n for _, _, n in bins} <= {6, 7}
     assert [c for c, _, _ in bins] == sorted(c for c, _, _ in bins)
@@ -83,3 +88,33 @@ def test_empty_and_malformed():
         evaluate_probabilities(probabilities, truth[:3], GENRES)
     with pytest.raises(ValueError, match="sum to 1"):
         evaluate_probabilities(probabilities * 2, truth, GENRES)
+
+
+def test_wilson_against_scipy():
+    from scipy.stats import binomtest
+
+    for k, n in ((0, 5), (3, 7), (50, 50), (66, 100)):
+        low, high = binomtest(k, n).proportion_ci(method="wilson")
+        assert wilson(k, n) == pytest.approx((low, high), abs=1e-5)
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_the_surest_are_the_surest():
+    confidence, right = np.array([0.9, 0.1, 0.8, 0.3, 0.7]), np.array([True, False, True, False, True])
+    assert accuracy_of_surest(confidence, right) == 1 and accuracy_of_surest(confidence, right, 1.0) == 0.6
+    assert accuracy_of_surest(confidence, right, 0.01) == 1
+
+
+def test_few_tracks_are_noisy():
+    sure = np.random.default_rng(0).uniform(0.3, 1, 200)
+    assert calibration_noise(sure) > 0.06 and calibration_noise(np.resize(sure, 20_000)) < 0.02
+
+
+def test_given_confidence_is_what_is_calibrated():
+    probabilities, truth = guesses(60)
+    doubtful = evaluate_probabilities(probabilities, truth, GENRES, np.zeros(60))
+    right = doubtful["accuracy"]
+    assert doubtful["calibration_error"] == pytest.approx(right) and doubtful["coverage"][-1] == (1, right)
+    low, high = doubtful["genres"]["a"]["f1_95"]
+    assert low <= doubtful["genres"]["a"]["f1"] <= high
+    assert doubtful["calibration_error_95"][0] <= doubtful["calibration_error_95"][1]

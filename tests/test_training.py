@@ -69,7 +69,8 @@ def test_networks_take_windows_of_any_length(summary, layers):
 
 def test_time_stays_in_order_and_apart_from_frequency():
     """What the LSTM reads at step t depends on the frames around t alone."""
-    model = build_model(ModelConfig(filters=(4, 4), time_pool=(2, 2), band_pool=(2, 2), unmix_bands=0), 20, 3)
+    config = ModelConfig(stem=(3, 3), squeeze=False, filters=(4, 4), time_pool=(2, 2), band_pool=(2, 2), unmix_bands=0)
+    model = build_model(config, 20, 3)
     lstm = next(layer for layer in model.layers if isinstance(layer, keras.layers.Bidirectional))
     before = keras.Model(model.inputs, lstm.input)
     windows = np.zeros((2, 80, 20), np.float32)

@@ -38,7 +38,7 @@ class Familiarity:
         covariance = np.cov(known.T) + spread * np.eye(known.shape[1])
         fitted = cls(known.mean(axis=0), np.linalg.inv(covariance), half=1.0)
         distances = [fitted.distances(windows).mean() for windows in held_out]
-        return cls(fitted.centre, fitted.precision, half=float(np.quantile(distances, 0.99)))
+        return cls(fitted.centre, fitted.precision, half=max(1e-9, float(np.quantile(distances, 0.99))))
 
     def distances(self, windows: Array) -> Floats:
         """Squared distance of each of the MFCC windows (n_windows, n_frames, n_mfcc)."""

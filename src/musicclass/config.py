@@ -128,12 +128,12 @@ class TrainConfig:
     weight_decay: float = 1e-3
     label_smoothing: float = 0.1
 
-    mixup: float = 0.3  # alpha of the Beta distribution
+    mixup: float = 0.0  # alpha of the Beta distribution
     pitch: float = 2.0  # up to so many semitones up or down
     tempo: float = 0.15  # up to this share faster or slower
-    band_limit: float = 0.25  # chance that the highest bands are cut off
-    echo: float = 0.25  # chance of a comb filter
-    hiss: float = 0.25  # chance of a noise floor
+    band_limit: float = 0.15  # chance that the highest bands are cut off
+    echo: float = 0.15  # chance of a comb filter
+    hiss: float = 0.15  # chance of a noise floor
     eq_db: float = 6.0  # depth of a random smooth equaliser
     noise_db: float = 3.0  # deviation of noise on single cells
     time_mask: float = 0.15  # up to this share of a window, twice

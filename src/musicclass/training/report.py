@@ -96,11 +96,10 @@ def _seeds(seeds: Sequence[dict[str, float]]) -> str:
 
 
 def _genre_table(genres: dict[str, Any]) -> str:
-    names = ("recall", "precision", "f1")
-    rows = [
-        (genre, str(m["tracks"]), *(f"{m[k]:.0%} ({_span(m[k + '_95'])})" for k in names))
-        for genre, m in genres.items()
-    ]
+    rows = []
+    for genre, m in genres.items():
+        scores = (f"{m[name]:.0%} ({_span(m[name + '_95'])})" for name in ("recall", "precision", "f1"))
+        rows.append((genre, str(m["tracks"]), *scores))
     return _table(("genre", "tracks", "recall", "precision", "F1"), rows)
 
 

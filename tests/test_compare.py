@@ -1,0 +1,72 @@
+"""Two models on the same tracks, several seeds, and the report."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from musicclass.bundle import load_bundle
+from musicclass.cli import main
+from musicclass.errors import DatasetError
+from musicclass.training.compare import compare
+from musicclass.training.evaluate import mean_and_deviation
+
+GENRES = ("a", "b")
+
+
+def rows(right: str) -> list[dict]:
+    """One track for each letter: y, told right, or n."""
+    return [
+        {"track": str(i), "genre": "a", "probabilities": [0.9, 0.1] if letter == "y" else [0.1, 0.9]}
+        for i, letter in enumerate(right)
+    ]
+
+
+def test_against_a_hand_count():
+    found = compare(rows("yyyyynnnnn"), rows("yyynnyyyyy"), GENRES, GENRES)
+    assert (found["tracks"], found["only_first_right"], found["only_second_right"]) == (10, 2, 5)
+    assert found["accuracy"] == [0.5, 0.8] and found["difference"] == pytest.approx(0.3)
+    assert found["mcnemar_p"] == pytest.approx(58 / 128)  # 2 * (1 + 7 + 21) / 2 ** 7
+    assert found["difference_95"][0] < 0.3 < found["difference_95"][1]
+
+
+def test_a_model_is_no_better_than_itself():
+    found = compare(rows("yyn"), rows("yyn"), GENRES, GENRES)
+    assert found["mcnemar_p"] == 1 and found["difference_95"] == (0, 0)
+
+
+def test_models_with_genres_in_another_order():
+    other = [{**row, "probabilities": row["probabilities"][::-1]} for row in rows("yn")]
+    assert compare(rows("yn"), other, GENRES, GENRES[::-1])["difference"] == 0
+
+
+def test_nothing_in_common():
+    with pytest.raises(DatasetError, match="any common track"):
+        compare(rows("y"), [], GENRES, GENRES)
+
+
+def test_mean_and_deviation():
+    assert mean_and_deviation([{"accuracy": 0.5}, {"accuracy": 0.7}])["accuracy"] == pytest.approx((0.6, 0.02**0.5))
+    assert mean_and_deviation([{"accuracy": 0.5}])["accuracy"] == (0.5, 0)
+
+
+def test_on_the_command_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["musicclass", "compare", "gtzan", "gtzan"])
+    assert main() == 0
+    out = capsys.readouterr().out
+    assert "197 tracks" in out and "no difference" in out
+    monkeypatch.setattr("sys.argv", ["musicclass", "compare", "gtzan", "gtzan", "--json"])
+    assert main() == 0 and json.loads(capsys.readouterr().out)["mcnemar_p"] == 1
+
+
+def test_the_report_stands_alone(tmp_path, capsys, monkeypatch):
+    page = tmp_path / "report.html"
+    monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", "gtzan", "--report", str(page)])
+    assert main() == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count('src="data:image/png;base64,') == 5 and not re.search(r'(src|href)="(?!data:)', text)
+    assert f"{load_bundle().card['metrics']['valid']['accuracy']:.1%}" in text and "reggae" in text
+    monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", "gtzan", "--report", str(tmp_path / "report.pdf")])
+    assert main() == 2 and ".html" in capsys.readouterr().err
