@@ -78,3 +78,22 @@ def test_masks_leave_the_input_alone():
     masked = augment.mask(batch, dataclasses.replace(OFF, time_mask=0.5), np.random.default_rng(0))
     np.testing.assert_array_equal(batch, before)
     assert (masked != before).any()
+
+
+def test_degraded_recordings(frames):
+    rng, only = np.random.default_rng(0), dataclasses.replace
+    cut_off = augment.degrade(frames, CONFIG, only(OFF, band_limit=1.0), rng)
+    assert (cut_off <= frames).all() and (cut_off[:, :60] == frames[:, :60]).all() and cut_off[:, -1].max() < -20
+    hissing = augment.degrade(frames, CONFIG, only(OFF, hiss=1.0), rng)
+    assert (hissing >= frames).all() and hissing.min() > frames.min() + 10
+    echoing = augment.degrade(frames, CONFIG, only(OFF, echo=1.0), rng) - frames
+    assert np.ptp(echoing, axis=0).max() < 1e-3 < np.ptp(echoing[0])  # a filter: the same in every frame
+    assert echoing.max() < 6.1
+    assert augment.degrade(frames, CONFIG, OFF, rng) is frames
+
+
+def test_a_comb_is_what_a_delayed_copy_does():
+    delay = 0.001
+    gain = augment._comb(delay, 0.9, CONFIG)
+    centres = augment.band_centres(CONFIG)
+    assert gain[np.abs(centres - 500).argmin()] < -8 and gain[np.abs(centres - 1000).argmin()] > 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -70,3 +71,15 @@ def test_the_report_stands_alone(tmp_path, capsys, monkeypatch):
     assert f"{load_bundle().card['metrics']['valid']['accuracy']:.1%}" in text and "reggae" in text
     monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", "gtzan", "--report", str(tmp_path / "report.pdf")])
     assert main() == 2 and ".html" in capsys.readouterr().err
+
+
+def test_seeds_side_by_side(tmp_path, capsys, monkeypatch):
+    shipped = load_bundle().path
+    for seed in (1, 2):
+        (tmp_path / f"seed-{seed}").mkdir()
+        for name in ("card.json", "model.onnx"):
+            shutil.copy(shipped / name, tmp_path / f"seed-{seed}")
+    monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", str(tmp_path)])
+    assert main() == 0
+    out = capsys.readouterr().out
+    assert "2 seeds" in out and "seed-2" in out and "0.000" in out

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musicclass.datasets import Dataset, Track, gtzan
-from musicclass.datasets.splits import Split, make_split, refuse_leaks
+from musicclass.datasets.splits import Split, artist_folds, make_split, refuse_leaks
 from musicclass.errors import DatasetError, LeakError
 
 GTZAN = Dataset("gtzan", tuple(gtzan.describe(name) for name in gtzan.index()), None)
@@ -137,3 +137,14 @@ def test_files_that_do_not_fit(tmp_path, rows, columns, message):
 def test_refuse_leaks_finds_a_track_on_two_sides():
     with pytest.raises(LeakError, match=r"track: blues\.00000"):
         refuse_leaks(Split("own", ("blues.00000",), ("blues.00000",)), GTZAN.tracks, artists=False)
+
+
+def test_folds_by_artist():
+    folds = artist_folds(GTZAN.tracks, 5)
+    judged = [name for fold in folds for name in fold.valid]
+    assert len(judged) == len(set(judged)) and all(BY_ID[name].artist for name in judged)
+    for fold in folds:
+        assert len(fold.train) + len(fold.valid) == 1000
+        refuse_leaks(fold, GTZAN.tracks, artists=True)
+    with pytest.raises(DatasetError, match="too few for 500 folds"):
+        artist_folds(GTZAN.tracks, 500)

@@ -21,7 +21,7 @@ from musicclass.training import train as training
 from musicclass.training.data import TrackWindows, TrainingWindows
 from musicclass.training.evaluate import predict_tracks, score, seen_in_training
 from musicclass.training.export import to_onnx
-from musicclass.training.model import build_model, inverse_dct
+from musicclass.training.model import build_model, ensemble, inverse_dct
 from tests.conftest import RATE, make_noise, make_tone
 
 SMALL = (
@@ -56,7 +56,7 @@ def bundle(clips, tmp_path_factory):
 
 def test_parameters():
     assert build_model(PRESETS["student"].model, 23, 10).count_params() == 126_694
-    assert build_model(load_config(None, SMALL).model, 20, 2).count_params() == 2_455
+    assert build_model(load_config(None, SMALL).model, 20, 2).count_params() == 2_927
 
 
 @pytest.mark.parametrize("summary", ["last", "mean", "attention"])
@@ -78,6 +78,29 @@ def test_time_stays_in_order_and_apart_from_frequency():
     steps = keras.ops.convert_to_numpy(before(windows))
     changed = np.flatnonzero(np.abs(steps[1] - steps[0]).max(axis=1))
     assert steps.shape[1] == 20 and set(changed) <= {8, 9, 10, 11, 12} and 10 in changed
+
+
+def test_an_ensemble_is_the_mean_of_its_members():
+    config = load_config(None, SMALL).model
+    members = [build_model(config, 20, 3) for _ in range(3)]
+    windows = np.random.default_rng(0).standard_normal((4, 30, 20)).astype(np.float32)
+    together = ensemble(config, 20, 3, [member.get_weights() for member in members])
+    apart = np.mean([keras.ops.convert_to_numpy(member(windows)) for member in members], axis=0)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(together(windows)), apart, atol=1e-5)
+    assert together.count_params() == 3 * members[0].count_params()
+
+
+def test_a_teacher_hears_the_same_windows_and_moves_the_targets(clips):
+    config = load_config(None, SMALL)
+    frames = [clips.log_mel(track, config.features) for track in clips.tracks]
+    heard = []
+
+    def teacher(windows):
+        heard.append(windows)
+        return np.tile(np.float32([0, 1]), (len(windows), 1))
+
+    windows, targets = TrainingWindows(frames, [0] * 16, 2, config, teacher)[0]
+    assert heard[0] is windows and targets == pytest.approx(np.tile([0.5, 0.5], (8, 1)))
 
 
 def test_inverse_dct_undoes_the_dct():
