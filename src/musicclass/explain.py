@@ -69,8 +69,7 @@ def explain(classifier: Classifier, frames: Array, prediction: Prediction, genre
     config, duration, genre = classifier.bundle.features, prediction.duration, genre or prediction.best_guess
     index = classifier.genres.index(genre)
     n_cells = max(1, round(duration / CELL_SECONDS))
-    time_of = np.minimum(np.arange(len(frames)) * n_cells // len(frames), n_cells - 1)
-    band_of = np.arange(config.n_bands) * BAND_GROUPS // config.n_bands
+    time_of, band_of = _cells(len(frames), n_cells, config)
     lost, looks = np.zeros((n_cells, BAND_GROUPS)), np.zeros((n_cells, 1))
     for start in window_starts(len(frames), config):
         window = scale_window(frames, start, config)
@@ -96,13 +95,18 @@ def explain(classifier: Classifier, frames: Array, prediction: Prediction, genre
 
 def cover(frames: Array, cells: npt.NDArray[np.bool_], config: FeatureConfig) -> Array:
     """MFCC windows of a track with the cells (n, m) of an explanation covered."""
-    time_of = np.minimum(np.arange(len(frames)) * len(cells) // len(frames), len(cells) - 1)
-    hidden = cells[time_of][:, np.arange(config.n_bands) * BAND_GROUPS // config.n_bands]
+    time_of, band_of = _cells(len(frames), len(cells), config)
+    hidden = cells[time_of][:, band_of]
     windows = []
     for start in window_starts(len(frames), config):
         window = scale_window(frames, start, config)
         windows.append(np.where(hidden[start : start + len(window)], window.mean(), window))
     return mfcc(np.stack(windows), config.n_mfcc)
+
+
+def _cells(n_frames: int, n_cells: int, config: FeatureConfig) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The row and the column of an explanation that each frame, and each band, belongs to."""
+    return np.arange(n_frames) * n_cells // n_frames, np.arange(config.n_bands) * BAND_GROUPS // config.n_bands
 
 
 def _log_odds(probability: Floats) -> Floats:

@@ -57,14 +57,7 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
         "name": name or out.resolve().name,
         "genres": list(genres),
         "config": to_dict(config),
-        "data": {
-            "name": dataset.name,
-            "notes": list(dataset.notes),
-            "split_name": split.name,
-            "split_seed": split.seed,
-            "counts": {side: len(ids) for side, ids in sides.items()},
-            "split": sides,
-        },
+        "data": data_of(dataset, split, sides),
         "versions": versions(),
         "parameters": model.count_params(),
         "history": progress.history,
@@ -80,6 +73,18 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
     bundle = save_bundle(out, network, card)  # last, so that a card means a whole model
     checkpoint.unlink(missing_ok=True)
     return bundle
+
+
+def data_of(dataset: Dataset, split: Split, sides: dict[str, list[str]]) -> dict[str, Any]:
+    """What a card says of the data: the tracks of each side are those that were used, not all of the split's."""
+    return {
+        "name": dataset.name,
+        "notes": list(dataset.notes),
+        "split_name": split.name,
+        "split_seed": split.seed,
+        "counts": {side: len(ids) for side, ids in sides.items()},
+        "split": sides,
+    }
 
 
 def _confidence(
