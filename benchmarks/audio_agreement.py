@@ -22,7 +22,7 @@ from musicclass.datasets import Dataset, Track, archive, gtzan
 from musicclass.features import Array, log_mel
 from musicclass.prediction import Prediction
 
-HOP_512 = FeatureConfig(hop_length=512)
+HOP = 512  # samples; of the published pictures
 Answers = tuple[Prediction, Prediction]  # from audio, from the archive
 
 
@@ -38,8 +38,9 @@ def picture_columns(n_columns: int, n_frames: int) -> npt.NDArray[np.intp]:
 
 def feature_difference(waveform: Array, archived: Array) -> float:
     """Median over all cells, in dB, after both are scaled to 0..1: a picture keeps neither loudness nor floor."""
-    frames = log_mel(waveform, HOP_512)
-    decibels = np.maximum(frames - frames.max(), -HOP_512.top_db)[picture_columns(len(archived), len(frames))]
+    config = FeatureConfig(hop_length=HOP, n_bands=archived.shape[1])
+    frames = log_mel(waveform, config)
+    decibels = np.maximum(frames - frames.max(), -config.top_db)[picture_columns(len(archived), len(frames))]
     return float(np.median(np.abs(to_unit(decibels) - to_unit(archived))) * np.ptp(decibels))
 
 
@@ -58,7 +59,7 @@ def compare(
     for track, archived in pairs:
         assert track.path is not None
         frames = pictures.log_mel(archived, config)
-        differences[track.id] = feature_difference(audio.load(track.path, HOP_512.sample_rate), frames)
+        differences[track.id] = feature_difference(audio.load(track.path, config.sample_rate), frames)
         heard = classifier.predict(track.path)
         answers[track.id] = heard, classifier.predict_log_mel(frames, heard.duration, track.id)
     return differences, answers

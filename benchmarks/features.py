@@ -2,7 +2,7 @@
 
 python benchmarks/features.py [--repeat 5]
 
-Both make the same of 240 s of noise: dB below its maximum, floored at -80 dB, and 40 MFCCs of that.
+Both make the same of 240 s of noise: dB above a floor 80 dB below its maximum, and 40 MFCCs of that.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from musicclass.features import Array, log_mel, mfcc, scale_window
 
 SECONDS = 240
 CONFIG = FeatureConfig(
-    hop_length=512, n_bands=128, n_mfcc=40, scale="db", window_seconds=SECONDS, scale_seconds=SECONDS
+    hop_length=512, n_bands=128, n_mfcc=40, window_seconds=SECONDS, scale_seconds=SECONDS
 )  # one window over all of it, as librosa has no others
 
 
 def ours(waveform: Array) -> tuple[Array, Array]:
-    """Log-mel (n_frames, n_bands) in dB, MFCC (n_frames, n_mfcc)."""
+    """Log-mel (n_frames, n_bands) in dB above the floor, MFCC (n_frames, n_mfcc)."""
     frames = scale_window(log_mel(waveform, CONFIG), 0, CONFIG)
     return frames, mfcc(frames, CONFIG.n_mfcc)
 
@@ -42,7 +42,7 @@ def theirs(waveform: Array) -> tuple[Array, Array]:
         fmin=CONFIG.fmin,
         fmax=CONFIG.fmax,
     )
-    frames = librosa.power_to_db(mel, ref=np.max, top_db=CONFIG.top_db)
+    frames = librosa.power_to_db(mel, ref=np.max, top_db=CONFIG.top_db) + CONFIG.top_db
     return frames.T, librosa.feature.mfcc(S=frames, n_mfcc=CONFIG.n_mfcc, dct_type=2, norm="ortho").T
 
 

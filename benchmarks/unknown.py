@@ -4,7 +4,8 @@ python benchmarks/unknown.py ARCHIVE.npz [--model NAME_OR_FOLDER] [--others OTHE
 
 The music: the validation tracks of the model's card (for a model that trained on these, too: all tracks
 given, which flatters it). The rest is made here (sounds.py; speech needs espeak-ng); --others are frames
-of clips outside the genres, in the layout that scripts/convert_logmel.py reads.
+of clips outside the genres, in the layout that scripts/convert_logmel.py reads. Where the archive was made from
+pictures, a clip's range has been stretched to 80 dB there, which is not so for sounds made here.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def music(path: Path, classifier: Classifier) -> Iterator[Prediction]:
 def others(path: Path, classifier: Classifier) -> Iterator[Prediction]:
     with np.load(path) as file:
         for name, picture in zip(file["ids"], file["X"], strict=True):
-            yield classifier.predict_log_mel(picture.T.astype(np.float32) / 255 * 80, 30.0, str(name))
+            frames = picture.T[:, : classifier.bundle.features.n_bands].astype(np.float32) / 255 * 80
+            yield classifier.predict_log_mel(frames, 30.0, str(name))
 
 
 def main() -> None:

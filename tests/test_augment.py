@@ -21,7 +21,7 @@ def frames():
 
 
 def windows(count: int = 6) -> np.ndarray:
-    return np.random.default_rng(0).random((count, CONFIG.window_frames, CONFIG.n_bands), dtype=np.float32)
+    return 80 * np.random.default_rng(0).random((count, CONFIG.window_frames, CONFIG.n_bands), dtype=np.float32)
 
 
 def test_without_augmentation_a_cut_is_a_window_of_the_track(frames):
@@ -30,7 +30,7 @@ def test_without_augmentation_a_cut_is_a_window_of_the_track(frames):
     gaps = [
         np.abs(whole[s : s + len(cut)] - cut).mean() for s in range(len(whole) - len(cut))
     ]  # between two frames, so near to one of them
-    assert min(gaps) < 0.05 and np.median(gaps) > 2 * min(gaps)
+    assert min(gaps) < 4 and np.median(gaps) > 2 * min(gaps)
 
 
 def test_pitch_moves_the_bands():
@@ -46,7 +46,7 @@ def test_everything_keeps_its_shape_and_stays_finite(frames):
     batch = np.stack([augment.cut(frames, CONFIG, ON, rng) for _ in range(4)])
     targets = np.eye(4, dtype=np.float32)
     mixed, soft = augment.mixup(batch, targets, ON.mixup, rng)
-    done = augment.mask(augment.colour(mixed, ON, 1 / 80, rng), ON, rng)
+    done = augment.mask(augment.colour(mixed, ON, rng), ON, rng)
     assert done.shape == batch.shape and done.dtype == np.float32 and np.isfinite(done).all()
     assert soft.sum(1) == pytest.approx(np.ones(4))
 
@@ -60,7 +60,7 @@ def test_a_short_track_is_repeated(frames):
 def test_off_is_off():
     batch, targets = windows(), np.eye(6, dtype=np.float32)
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(augment.colour(batch, OFF, 1.0, rng), batch)
+    np.testing.assert_array_equal(augment.colour(batch, OFF, rng), batch)
     np.testing.assert_array_equal(augment.mask(batch, OFF, rng), batch)
     np.testing.assert_array_equal(augment.mixup(batch, targets, 0, rng)[0], batch)
 
@@ -89,7 +89,9 @@ def test_degraded_recordings(frames):
     echoing = augment.degrade(frames, CONFIG, only(OFF, echo=1.0), rng) - frames
     assert np.ptp(echoing, axis=0).max() < 1e-3 < np.ptp(echoing[0])  # a filter: the same in every frame
     assert echoing.max() < 6.1
-    assert augment.degrade(frames, CONFIG, OFF, rng) is frames
+    flatter = augment.degrade(frames, CONFIG, only(OFF, contrast=0.2), rng)
+    assert np.ptp(flatter) == pytest.approx(np.ptp(frames), rel=0.2) and np.ptp(flatter) != np.ptp(frames)
+    np.testing.assert_array_equal(augment.degrade(frames, CONFIG, OFF, rng), frames)
 
 
 def test_a_comb_is_what_a_delayed_copy_does():

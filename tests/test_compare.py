@@ -68,7 +68,7 @@ def test_the_report_stands_alone(tmp_path, capsys, monkeypatch):
     assert main() == 0
     text = page.read_text(encoding="utf-8")
     assert text.count('src="data:image/png;base64,') == 5 and not re.search(r'(src|href)="(?!data:)', text)
-    assert f"{load_bundle().card['metrics']['valid']['accuracy']:.1%}" in text and "reggae" in text
+    assert f"{load_bundle().card['metrics']['stand_in']['accuracy']:.1%}" in text and "reggae" in text
     monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", "gtzan", "--report", str(tmp_path / "report.pdf")])
     assert main() == 2 and ".html" in capsys.readouterr().err
 

@@ -37,7 +37,6 @@ def test_toml_then_settings(tmp_path):
         ("model.filters=[1.5, 2, 3, 4]", "type int"),
         ("features.n_mfcc=500", "between 1 and n_bands"),
         ("features.fmax=20000", "half the sample rate"),
-        ("features.scale=zscore", "minmax"),
         ("model.dropout=1.5", r"\[0, 1\)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_contract(make, tmp_path):
     assert list(dataset.genres) == sorted({track.genre for track in dataset.tracks})
     for track in dataset.tracks:
         frames = dataset.log_mel(track, CONFIG)
-        assert frames.dtype == np.float32 and frames.shape == (1 + int(1.5 * RATE) // 914, 127)
+        assert frames.dtype == np.float32 and frames.shape == (1 + int(1.5 * RATE) // 914, CONFIG.n_bands)
         assert frames.min() >= -100 and np.isfinite(frames).all()
         assert track.genre and track.content
         np.testing.assert_array_equal(frames, dataset.log_mel(track, CONFIG))
@@ -143,6 +144,14 @@ def test_an_archive_gives_what_the_files_give(tmp_path):
         assert np.abs(dataset.log_mel(ours, CONFIG) - source.log_mel(theirs, CONFIG)).max() < 0.05  # float16
 
 
+def test_the_lowest_bands_of_an_archive_will_do(tmp_path):
+    dataset = make_archive(tmp_path)
+    track, fewer = dataset.tracks[0], dataclasses.replace(CONFIG, n_bands=CONFIG.n_bands - 20)
+    np.testing.assert_array_equal(dataset.log_mel(track, fewer), dataset.log_mel(track, CONFIG)[:, :-20])
+    with pytest.raises(DatasetError, match="n_bands"):
+        dataset.log_mel(track, dataclasses.replace(CONFIG, n_bands=CONFIG.n_bands + 1))
+
+
 def test_archives_refuse_other_settings(tmp_path):
     dataset = make_archive(tmp_path)
     with pytest.raises(DatasetError, match="hop_length"):
@@ -190,7 +199,7 @@ def test_convert_logmel(tmp_path, monkeypatch, capsys):
     assert convert.main() == 0
     dataset = archive.read(tmp_path / "out.npz")
     assert [(t.genre, t.artist) for t in dataset.tracks] == [("blues", "John Lee Hooker"), ("60s", "")]
-    frames = dataset.log_mel(dataset.tracks[1], CONFIG)
+    frames = dataset.log_mel(dataset.tracks[1], FeatureConfig(n_bands=127))
     np.testing.assert_allclose(frames / 80 + 1, pictures[1].T / 255, atol=5e-4)
     (tmp_path / "out.npz").unlink()
     np.savez(tmp_path / "in.npz", ids=np.array(["a"]), X=pictures)

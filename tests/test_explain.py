@@ -38,14 +38,14 @@ class Low:
         from musicclass.training.model import inverse_dct
 
         bands = windows @ inverse_dct(self.config.n_mfcc, self.config.n_bands)
-        share = 1 / (1 + np.exp(-bands[:, 24:48, :15].mean(axis=(1, 2)) * 4))
+        share = 1 / (1 + np.exp(-bands[:, 24:48, :14].mean(axis=(1, 2)) / 20))
         return np.stack([share, 1 - share], axis=1)
 
 
 def test_the_reason_is_found():
-    config = FeatureConfig(n_mfcc=127, window_seconds=4)
-    frames = np.full((96, 127), -60, np.float32)
-    frames[24:48, :15] = 0
+    config = FeatureConfig(n_mfcc=112, window_seconds=4)
+    frames = np.full((96, 112), -60, np.float32)
+    frames[24:48, :14] = 0
     frames += np.random.default_rng(0).standard_normal(frames.shape).astype(np.float32)
     prediction = type("P", (), {"duration": 4.0, "best_guess": "low"})
     why = explain(Low(config), frames, prediction)

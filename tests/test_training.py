@@ -12,13 +12,14 @@ import soundfile
 
 from musicclass.bundle import load_bundle
 from musicclass.classifier import Classifier
+from musicclass.confidence import Familiarity
 from musicclass.config import PRESETS, ModelConfig, load_config
 from musicclass.datasets import folder
 from musicclass.datasets.splits import Split, make_split
 from musicclass.errors import DatasetError, LeakError
-from musicclass.features import mfcc
+from musicclass.features import log_mel, mfcc
 from musicclass.training import train as training
-from musicclass.training.data import TrackWindows, TrainingWindows
+from musicclass.training.data import TrackWindows, TrainingWindows, familiar_windows
 from musicclass.training.evaluate import predict_tracks, score, seen_in_training
 from musicclass.training.export import to_onnx
 from musicclass.training.model import build_model, ensemble, inverse_dct
@@ -90,19 +91,6 @@ def test_an_ensemble_is_the_mean_of_its_members():
     assert together.count_params() == 3 * members[0].count_params()
 
 
-def test_a_teacher_hears_the_same_windows_and_moves_the_targets(clips):
-    config = load_config(None, SMALL)
-    frames = [clips.log_mel(track, config.features) for track in clips.tracks]
-    heard = []
-
-    def teacher(windows):
-        heard.append(windows)
-        return np.tile(np.float32([0, 1]), (len(windows), 1))
-
-    windows, targets = TrainingWindows(frames, [0] * 16, 2, config, teacher)[0]
-    assert heard[0] is windows and targets == pytest.approx(np.tile([0.5, 0.5], (8, 1)))
-
-
 def test_inverse_dct_undoes_the_dct():
     bands = np.random.default_rng(0).random((3, 32), dtype=np.float32)
     np.testing.assert_allclose(mfcc(bands, 32) @ inverse_dct(32, 32), bands, atol=1e-5)
@@ -142,12 +130,33 @@ def test_batches_are_the_same_again_and_differ_by_epoch(clips):
 
 def test_track_windows_of_any_length_keep_their_order():
     config = load_config(None, SMALL).features
-    frames = [np.random.default_rng(i).random((n, 127), dtype=np.float32) for i, n in enumerate((30, 24, 100, 10))]
+    frames = [np.random.default_rng(i).random((n, 112), dtype=np.float32) for i, n in enumerate((30, 24, 100, 10))]
     logits = TrackWindows(frames, config).logits(lambda batch: batch[:, 0, :2])
     assert [len(rows) for rows in logits] == [2, 1, 5, 1]
     for item, rows in zip(frames, logits, strict=True):
         alone = TrackWindows([item], config).logits(lambda batch: batch[:, 0, :2])[0]
         np.testing.assert_array_equal(rows, alone)
+
+
+def test_music_heard_by_two_microphones_is_familiar():
+    """A copy half a millisecond late is far from noise of one kind, but not where echoes were learnt along."""
+    config = load_config(None, SMALL).features
+    sounds = [np.cumsum(make_noise(4, seed=seed)) / 50 for seed in range(60)]
+    late = [sound + 0.7 * np.concatenate([np.zeros(11, np.float32), sound[:-11]]) for sound in sounds[:20]]
+    learnt, held_out, echoing = (
+        [log_mel(np.float32(sound), config) for sound in part] for part in (sounds[20:40], sounds[40:], late)
+    )
+    plain = TrackWindows(learnt, config).tracks
+    both = familiar_windows(learnt, config)
+    assert len(both) == 2 * len(plain)
+    np.testing.assert_array_equal(both[2], plain[1])
+
+    def share(known: list[np.ndarray]) -> float:
+        fitted = Familiarity.fit(known, TrackWindows(held_out, config).tracks)
+        heard = TrackWindows(echoing, config).tracks
+        return float(np.mean([fitted.share(fitted.distances(windows).mean()) for windows in heard]))
+
+    assert share(plain) < 0.05 and share(both) > 0.5
 
 
 def test_easy_genres_are_learnt_and_the_bundle_is_whole(bundle, clips):

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MODEL, CARD = "model.onnx", "card.json"
-FORMAT = 1
-SIDE_NAMES = {"train": "training", "valid": "validation", "test": "test", "folds": "held-out"}
+FORMAT = 2
+SIDE_NAMES = {
+    "train": "training",
+    "valid": "validation",
+    "test": "test",
+    "stand_in": "stand-in's validation",  # of a model made alike that didn't train on them, as this one did
+    "folds": "held-out",
+}
+JUDGED = ("test", "valid", "stand_in", "folds")
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -64,8 +71,8 @@ class Bundle:
 
 
 def judged_side(card: dict[str, Any]) -> str:
-    """Which of its results the card is best judged by: "test", or, where that is to come, "folds" or "valid"."""
-    return next(side for side in ("test", "folds", "valid") if card["metrics"].get(side))
+    """Which of its results the card is best judged by: "test", or, where that is to come, the first that there is."""
+    return next(side for side in JUDGED if card["metrics"].get(side))
 
 
 def seed_folders(folder: Path) -> list[Path]:

@@ -100,7 +100,7 @@ class Classifier:
             familiarity=told.familiarity,
             probabilities=ranked,
             duration=duration,
-            segments=tuple(self._segments(heard, *self.bundle.confidence.windows(windows, logits), duration)),
+            segments=tuple(self._segments(heard, told.by_window, told.sure, duration)),
             model=self.bundle.name,
         )
 

@@ -238,7 +238,7 @@ def compare(
     artists: ArtistsOption = None,
 ) -> None:
     """Say whether the second model is better than the first: McNemar's test on the same tracks."""
-    from musicclass.bundle import judged_side, load_bundle
+    from musicclass.bundle import JUDGED, judged_side, load_bundle
     from musicclass.printing import comparison
     from musicclass.training.compare import compare as compared
 
@@ -247,7 +247,7 @@ def compare(
         how = split or models[0].card["data"]["split_name"]
         rows = [_judged(model, data, how, side, dataset, artists)[0]["predictions"] for model in models]
     else:
-        common = [s for s in ("test", "valid", "folds") if all(m.card["predictions"].get(s) for m in models)]
+        common = [s for s in JUDGED if all(m.card["predictions"].get(s) for m in models)]
         sides = common[:1] * 2 or [judged_side(model.card) for model in models]
         rows = [model.card["predictions"][name] for model, name in zip(models, sides, strict=True)]
     result = compared(rows[0], rows[1], models[0].genres, models[1].genres)

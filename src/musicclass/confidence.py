@@ -34,8 +34,8 @@ class Familiarity:
     def fit(cls, learnt: list[Array], held_out: list[Array]) -> Familiarity:
         """From the windows of the tracks that a model learnt from, and of other tracks of that kind."""
         known = np.concatenate([statistics(windows) for windows in learnt])
-        spread = known.var(axis=0).mean() * 1e-3 + 1e-9  # keeps few or equal windows from infinite precision
-        covariance = np.cov(known.T) + spread * np.eye(known.shape[1])
+        spread = known.var(axis=0) * 1e-3 + 1e-9  # keeps few or equal windows from infinite precision
+        covariance = np.cov(known.T) + np.diag(spread)
         fitted = cls(known.mean(axis=0), np.linalg.inv(covariance), half=1.0)
         distances = [fitted.distances(windows).mean() for windows in held_out]
         return cls(fitted.centre, fitted.precision, half=max(1e-9, float(np.quantile(distances, 0.99))))
@@ -54,16 +54,18 @@ class Familiarity:
 def statistics(windows: Array) -> Floats:
     """Mean, log deviation and log deviation of the steps of each window's lowest MFCCs: (n_windows, 3 * n)."""
     low = np.float64(windows[:, :, :N_MFCC])
-    spreads = [np.log(values.std(axis=1) + 1e-3) for values in (low, np.diff(low, axis=1))]
+    spreads = [np.log(values.std(axis=1) + 0.1) for values in (low, np.diff(low, axis=1))]
     return np.concatenate([low.mean(axis=1), *spreads], axis=1)
 
 
 class Told(NamedTuple):
-    """Of one track."""
+    """Of one track, as a whole and by its windows."""
 
     probabilities: Floats  # (n_genres,), sum to 1
     familiarity: float
     confidence: float
+    by_window: Floats  # (n_windows, n_genres), probabilities
+    sure: Floats  # (n_windows,), confidence
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,14 @@ class Confidence:
 
     def track(self, windows: Array, logits: Array) -> Told:
         """What a track's windows tell together: the mean of their probabilities, and of their distances."""
-        probabilities = self.probabilities(logits).mean(axis=0)
-        familiarity = 1.0
+        by_window = self.probabilities(logits)
+        probabilities = by_window.mean(axis=0)
+        familiarity, shares = 1.0, np.ones(len(windows))
         if self.familiarity is not None:
-            familiarity = float(self.familiarity.share(self.familiarity.distances(windows).mean()))
-        return Told(probabilities, familiarity, float(probabilities.max()) * familiarity)
-
-    def windows(self, windows: Array, logits: Array) -> tuple[Floats, Floats]:
-        """Each window's probabilities (n_windows, n_genres) and confidence (n_windows,)."""
-        probabilities = self.probabilities(logits)
-        sure: Floats = probabilities.max(axis=1)
-        if self.familiarity is not None:
-            sure = sure * self.familiarity.share(self.familiarity.distances(windows))
-        return probabilities, sure
+            distances = self.familiarity.distances(windows)
+            familiarity, shares = float(self.familiarity.share(distances.mean())), self.familiarity.share(distances)
+        confidence = float(probabilities.max()) * familiarity
+        return Told(probabilities, familiarity, confidence, by_window, by_window.max(axis=1) * shares)
 
     def probabilities(self, logits: Array) -> Floats:
         """Of each genre, for each window: the softmax of logits (n_windows, n_genres) over the temperature."""

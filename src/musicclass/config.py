@@ -40,13 +40,12 @@ class FeatureConfig:
     n_fft: int = 2048  # samples in a frame
     hop_length: int = 914  # samples from one frame to the next
     n_mels: int = 128  # bands of the mel filter bank
-    n_bands: int = 127  # the lowest of them that are kept
+    n_bands: int = 112  # the lowest of them that are kept: up to 7.2 kHz, which nearly any encoder keeps
     fmin: float = 0.0  # Hz
     fmax: float = 11_025.0  # Hz
 
     top_db: float = 80.0  # the floor, in dB below the maximum
-    scale: str = "minmax"  # "minmax": to 0..1 by minimum and maximum; "db": dB below the maximum
-    scale_seconds: float = 30.0  # the stretch around a window that sets maximum and minimum
+    scale_seconds: float = 30.0  # the stretch around a window that sets the maximum
     n_mfcc: int = 64
     window_seconds: float = 10.0  # what the network hears at once
 
@@ -60,7 +59,6 @@ class FeatureConfig:
             f"features.fmin and .fmax must rise from 0 to at most half the sample rate, {self.sample_rate / 2:g} Hz",
         )
         _check(self.top_db > 0, "features.top_db must be positive")
-        _check(self.scale in ("minmax", "db"), 'features.scale must be "minmax" or "db"')
         _check(self.window_seconds >= 1, "features.window_seconds must be at least 1")
         _check(self.scale_seconds >= self.window_seconds, "features.scale_seconds must be at least window_seconds")
 
@@ -133,7 +131,8 @@ class TrainConfig:
     tempo: float = 0.15  # up to this share faster or slower
     band_limit: float = 0.15  # chance that the highest bands are cut off
     echo: float = 0.15  # chance of a comb filter
-    hiss: float = 0.15  # chance of a noise floor
+    hiss: float = 0.25  # chance of a noise floor
+    contrast: float = 0.15  # up to this share more or less between loud and quiet
     eq_db: float = 6.0  # depth of a random smooth equaliser
     noise_db: float = 3.0  # deviation of noise on single cells
     time_mask: float = 0.15  # up to this share of a window, twice
@@ -149,7 +148,7 @@ class TrainConfig:
         _check(0 <= self.label_smoothing < 1, "training.label_smoothing must be in [0, 1)")
         _check(0 <= self.tempo < 0.9, "training.tempo must be in [0, 0.9)")
         _check(
-            min(self.mixup, self.pitch, self.eq_db, self.noise_db, self.weight_decay) >= 0
+            min(self.mixup, self.pitch, self.contrast, self.eq_db, self.noise_db, self.weight_decay) >= 0
             and 0 <= self.time_mask < 1
             and 0 <= self.band_mask < 1,
             "training: augmentations must not be negative, masks be under 1",
@@ -171,7 +170,7 @@ class Config:
 
 # The student's network as the README describes it: three seconds, 23 MFCCs, no augmentation.
 STUDENT = Config(
-    FeatureConfig(hop_length=512, n_bands=128, n_mfcc=23, scale="db", window_seconds=3.0),
+    FeatureConfig(hop_length=512, n_bands=128, n_mfcc=23, window_seconds=3.0),
     ModelConfig(
         network="student",
         unmix_bands=0,
@@ -184,7 +183,8 @@ STUDENT = Config(
     ),
     TrainConfig(
         learning_rate=1e-3, weight_decay=0, label_smoothing=0, windows_per_track=10,
-        mixup=0, pitch=0, tempo=0, band_limit=0, echo=0, hiss=0, eq_db=0, noise_db=0, time_mask=0, band_mask=0,
+        mixup=0, pitch=0, tempo=0, band_limit=0, echo=0, hiss=0, contrast=0, eq_db=0,
+        noise_db=0, time_mask=0, band_mask=0,
     ),
 )  # fmt: skip
 PRESETS = {"default": Config(), "student": STUDENT}

@@ -117,24 +117,23 @@ def window_starts(n_frames: int, config: FeatureConfig) -> list[int]:
 
 
 def scale_window(frames: Array, start: int, config: FeatureConfig, length: int | None = None) -> Array:
-    """The window from frame `start` of a track's log-mel `frames`, in dB below the maximum or as 0..1.
+    """The window from frame `start` of a track's log-mel `frames`, in dB above the floor.
 
     It is `length` frames long (by default `config.window_frames`), or ends with the track.
 
-    Maximum and minimum are those of the `scale_seconds` around the window, so a 30 s clip is scaled as
-    a whole, whichever of its windows is looked at. A stretch of one single value becomes zeros.
+    The floor is `top_db` below the maximum, which is that of the `scale_seconds` around the window, so a
+    30 s clip is scaled as a whole, whichever of its windows is looked at. A stretch of one single value
+    becomes zeros, as silence does.
     """
     window = frames[start : start + (length or config.window_frames)]
     first = start + (len(window) - config.scale_frames) // 2
     first = max(0, min(first, len(frames) - config.scale_frames))
     around = frames[first : first + config.scale_frames]
     high = around.max()
-    floor = high - np.float32(config.top_db)
-    below: Array = np.maximum(window, floor) - high
-    if config.scale == "db":
-        return below
-    low = max(around.min(), floor)
-    return below / (high - low) + np.float32(1) if high > low else np.zeros_like(window)
+    if around.min() == high:
+        return np.zeros_like(window)
+    above: Array = np.maximum(window - high + np.float32(config.top_db), 0)
+    return above
 
 
 def mfcc(scaled: Array, n_mfcc: int) -> Array:

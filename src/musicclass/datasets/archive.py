@@ -78,13 +78,15 @@ def read(path: Path) -> Dataset:
     rows = dict(zip(ids, np.split(log_mel, np.cumsum(n_frames)[:-1]), strict=True))
 
     def frames_of(track: Track, config: FeatureConfig) -> Array:
-        if config.log_mel_settings() != settings:
-            odd = {k: v for k, v in config.log_mel_settings().items() if settings.get(k) != v}
+        odd = {k: v for k, v in config.log_mel_settings().items() if settings.get(k) != v}
+        if config.n_bands < n_bands:  # the lowest of them will do
+            odd.pop("n_bands")
+        if odd:
             raise DatasetError(
                 f"{path} was made with other features (asked for: {odd}; there: "
                 f"{ {k: settings.get(k) for k in odd} }); make one that fits, or use those settings"
             )
-        found: Array = rows[track.id].astype(np.float32)
+        found: Array = rows[track.id][:, : config.n_bands].astype(np.float32)
         return found
 
     return Dataset(path.stem, tracks, frames_of)

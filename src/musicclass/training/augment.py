@@ -1,7 +1,7 @@
 """Windows of log-mel, altered as music could be: other pitch, tempo, tone and noise, parts hidden, tracks mixed.
 
-All of it happens on scaled log-mel (see features.scale_window), before the DCT; `dB` settings are
-turned into its unit by the caller. Every function takes its random generator, so a batch can be redrawn.
+All of it happens on log-mel in dB, before the DCT: `degrade` before the window is scaled (see
+features.scale_window), the rest after. Every function takes its random generator, so a batch can be redrawn.
 """
 
 from __future__ import annotations
@@ -33,22 +33,29 @@ def cut(frames: Array, config: FeatureConfig, settings: TrainConfig, rng: Rng) -
 
 
 def degrade(frames: Array, config: FeatureConfig, settings: TrainConfig, rng: Rng) -> Array:
-    """Log-mel `frames` in dB of a worse recording, each fault at its chance: a band limit, an echo, hiss.
+    """Log-mel `frames` in dB of another recording: other contrast and, each at its chance, a band limit, an echo, hiss.
 
     Before they are scaled, as a new floor or peak moves all the rest. Without it, answers hang on what
-    an encoder or a cheap microphone does to the highest bands.
+    an encoder or a cheap microphone does to the highest bands. Contrast also because that of published
+    GTZAN features isn't known.
     """
+    frames = frames * np.float32(np.exp(rng.uniform(-1, 1) * np.log1p(settings.contrast)))
     bands = np.arange(config.n_bands, dtype=np.float32)
     if rng.random() < settings.band_limit:
         cutoff, steepness = rng.uniform(0.55, 1) * config.n_bands, rng.uniform(4, 30)
         frames = frames - np.float32(steepness) * np.maximum(0, bands - np.float32(cutoff))
     if rng.random() < settings.echo:
-        frames = frames + _comb(rng.uniform(1e-4, 2e-3), rng.uniform(0.2, 0.9), config)
+        frames = echo(frames, config, rng)
     if rng.random() < settings.hiss:
         level = frames.max() - rng.uniform(25, 70) + rng.uniform(-15, 15) * (bands / config.n_bands - 0.5)
         flicker = np.linspace(3, 1, config.n_bands) * rng.standard_normal(frames.shape, dtype=np.float32)
         frames = np.maximum(frames, np.float32(level + flicker))
     return frames
+
+
+def echo(frames: Array, config: FeatureConfig, rng: Rng) -> Array:
+    """Log-mel `frames` in dB mixed with a copy of themselves 0.1 to 2 ms later, as by two microphones or a wall."""
+    return frames + _comb(rng.uniform(1e-4, 2e-3), rng.uniform(0.2, 0.9), config)
 
 
 def _comb(delay: float, strength: float, config: FeatureConfig) -> Array:
@@ -84,15 +91,15 @@ def _shifted_bands(semitones: float, config: FeatureConfig) -> Array:
     return positions
 
 
-def colour(windows: Array, settings: TrainConfig, unit: float, rng: Rng) -> Array:
-    """Random smooth equalisers and cell noise on windows (batch, frames, bands); `unit` is one dB."""
+def colour(windows: Array, settings: TrainConfig, rng: Rng) -> Array:
+    """Random smooth equalisers and cell noise on windows (batch, frames, bands) of dB above the floor."""
     batch, _, bands = windows.shape
     if settings.eq_db:
         curves = np.cos(np.pi * np.arange(1, 5)[:, None] * (np.arange(bands) + 0.5) / bands)
-        depths = rng.standard_normal((batch, 4)) * settings.eq_db * unit / np.arange(1, 5) ** 0.5
+        depths = rng.standard_normal((batch, 4)) * settings.eq_db / np.arange(1, 5) ** 0.5
         windows = windows + (depths @ curves).astype(np.float32)[:, None, :]
     if settings.noise_db:
-        depth = rng.uniform(0, settings.noise_db * unit, (batch, 1, 1)).astype(np.float32)
+        depth = rng.uniform(0, settings.noise_db, (batch, 1, 1)).astype(np.float32)
         windows = windows + depth * rng.standard_normal(windows.shape, dtype=np.float32)
     return windows
 

@@ -15,8 +15,6 @@ from musicclass.features import Array, mfcc
 from musicclass.printing import progress
 from musicclass.training import augment
 
-Teacher = Callable[[Array], Array]  # MFCC windows -> probabilities, which the targets are averaged with
-
 
 def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> dict[str, Array]:
     """Track id -> log-mel frames in dB. A file that can't be used is named in a warning and left out."""
@@ -28,20 +26,11 @@ def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> 
 class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """Batches of randomly cut and altered windows as MFCCs (batch, frames, n_mfcc), with one-hot targets.
 
-    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again. A
-    `teacher` hears the very same altered windows (distillation, Hinton et al. 2015; Beyer et al. 2022).
+    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again.
     """
 
-    def __init__(
-        self,
-        frames: Sequence[Array],
-        labels: Sequence[int],
-        n_genres: int,
-        config: Config,
-        teacher: Teacher | None = None,
-    ):
+    def __init__(self, frames: Sequence[Array], labels: Sequence[int], n_genres: int, config: Config):
         super().__init__()
-        self.teacher = teacher
         self.frames, self.labels, self.n_genres, self.config = frames, np.asarray(labels), n_genres, config
         self.epoch = 0
 
@@ -56,13 +45,9 @@ class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         rng = np.random.default_rng([settings.seed, self.epoch, index])
         windows = np.stack([augment.cut(self.frames[i], features, settings, rng) for i in chosen])
         targets = np.eye(self.n_genres, dtype=np.float32)[self.labels[chosen]]
-        unit = 1 / features.top_db if features.scale == "minmax" else 1.0
         windows, targets = augment.mixup(windows, targets, settings.mixup, rng)
-        windows = augment.mask(augment.colour(windows, settings, unit, rng), settings, rng)
-        inputs = mfcc(windows, features.n_mfcc)
-        if self.teacher is not None:
-            targets = (targets + self.teacher(inputs)) / 2
-        return inputs, targets
+        windows = augment.mask(augment.colour(windows, settings, rng), settings, rng)
+        return mfcc(windows, features.n_mfcc), targets
 
 
 class TrackWindows:
@@ -85,6 +70,20 @@ class TrackWindows:
             ends = np.cumsum([len(self.tracks[i]) for i in chosen])[:-1]
             found.update(zip(chosen, np.split(np.concatenate(batches), ends), strict=True))
         return [found[i] for i in range(len(self.tracks))]
+
+
+def familiar_windows(frames: Iterable[Array], config: FeatureConfig) -> list[Array]:
+    """The windows of tracks, and of the same tracks with an echo: what a model may call familiar.
+
+    Without the echo, two microphones a step apart make any music strange.
+    """
+    rng = np.random.default_rng(0)
+    tracks = []
+    for item in frames:
+        windows, echoing = (track_windows(x, config) for x in (item, augment.echo(item, config, rng)))
+        heard = windows.any(axis=(1, 2))  # silence has no echo
+        tracks += [windows[heard], echoing[heard]] if heard.any() else [windows[:1]]
+    return tracks
 
 
 def _heard(windows: Array) -> Array:

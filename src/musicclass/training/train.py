@@ -25,7 +25,7 @@ from musicclass.errors import DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
 from musicclass.printing import progress_bar
-from musicclass.training.data import Teacher, TrackWindows, TrainingWindows, load_frames
+from musicclass.training.data import TrackWindows, TrainingWindows, familiar_windows, load_frames
 from musicclass.training.evaluate import predict_tracks, score, write_history
 from musicclass.training.export import to_onnx
 from musicclass.training.metrics import Ints
@@ -96,9 +96,10 @@ def _confidence(
     config: Config,
 ) -> Confidence:
     """Fitted on the validation tracks, which the network never trained on."""
-    learnt, held_out = (TrackWindows([frames[i] for i in ids], config.features) for ids in (train_ids, valid_ids))
+    learnt = familiar_windows([frames[i] for i in train_ids], config.features)
+    held_out = TrackWindows([frames[i] for i in valid_ids], config.features)
     logits = held_out.logits(model.predict_on_batch)
-    return Confidence.fit(learnt.tracks, held_out.tracks, logits, np.array([labels[i] for i in valid_ids]))
+    return Confidence.fit(learnt, held_out.tracks, logits, np.array([labels[i] for i in valid_ids]))
 
 
 def _judge(card: dict[str, Any], dataset: Dataset, network: bytes) -> None:
@@ -164,7 +165,6 @@ def fit(
     genres: tuple[str, ...],
     config: Config,
     checkpoint: Path,
-    teacher: Teacher | None = None,
 ) -> tuple[keras.Model, Progress]:
     """Train for `config.training.epochs`, by which time the learning rate has fallen to nothing.
 
@@ -174,9 +174,7 @@ def fit(
     settings = config.training
     keras.utils.set_random_seed(settings.seed)
     model = build_model(config.model, config.features.n_mfcc, len(genres))
-    windows = TrainingWindows(
-        [frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config, teacher
-    )
+    windows = TrainingWindows([frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config)
     _compile(model, settings, len(windows))
     progress = Progress(to_dict(config), train_ids, valid_ids, list(genres))
     if checkpoint.exists():
