@@ -134,7 +134,7 @@ def draw(pairs: dict[str, list[tuple[Prediction, Prediction]]], path: Path) -> N
     axis.barh(names, shares, xerr=reach, color=colours, ecolor="#555555", capsize=3)
     axis.axvline(WANTED, color=plots.COLOURS[3], linestyle=":", label=f"wanted: {WANTED:.0%}")
     axis.set(xlim=(0.5, 1), xlabel="share of recordings with the same best guess (bars: 95% intervals)")
-    axis.legend(frameon=False, loc="lower left")
+    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     plots.save(figure, path)
     print(f"{path} written")
 
