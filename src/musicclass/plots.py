@@ -72,7 +72,7 @@ def history(rows: Sequence[dict[str, float]], title: str = "") -> Figure:
     figure, axes = _figure(8, 7, 2, sharex=True)
     epochs = [row["epoch"] for row in rows]
     for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
-        axis.plot(epochs, [row[name] for row in rows], color="#999999", label="training, altered and mixed windows")
+        axis.plot(epochs, [row[name] for row in rows], color="#999999", label="training, altered windows")
         if f"val_{name}" in rows[0]:
             axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=COLOURS[0], label="validation, whole tracks")
         axis.set_ylabel(name)
