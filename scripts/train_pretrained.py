@@ -267,6 +267,8 @@ def mean_row(rows: tuple[dict[str, float], ...]) -> dict[str, float]:
 
 
 def about_stand_in(valid: dict[str, Any]) -> str:
+    from musicclass.training.evaluate import in_words
+
     return (
         "Five seeds in one, trained on the training tracks of GTZAN's filtered split. "
         f"Right on {in_words(valid)} for validation, by which its settings were chosen."
@@ -274,17 +276,13 @@ def about_stand_in(valid: dict[str, Any]) -> str:
 
 
 def about(stand_in: dict[str, Any], folds: dict[str, Any]) -> str:
+    from musicclass.training.evaluate import in_words
+
     return (
         "Five networks in one, trained on the training and validation tracks of GTZAN's filtered split. "
         f"A stand-in, five such networks trained on the training tracks alone, is right on {in_words(stand_in)} for "
         f"validation; the five that ship, each by itself, on {in_words(folds)} of artists they had not heard. "
         "The result on the test tracks is still to come."
-    )
-
-
-def in_words(metrics: dict[str, Any]) -> str:
-    return "{:.1%} of {} tracks (95% interval {:.1%} to {:.1%})".format(
-        metrics["accuracy"], metrics["tracks"], *metrics["accuracy_95"]
     )
 
 

@@ -69,6 +69,13 @@ def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:
     return metrics | {"unknown": float(np.mean([row["told"] == UNKNOWN for row in rows]))}
 
 
+def in_words(metrics: dict[str, Any], kind: str = "") -> str:
+    """Such as "68.0% of 197 validation tracks (95% interval 61.4% to 74.1%)", with `kind` "validation"."""
+    return "{:.1%} of {} tracks (95% interval {:.1%} to {:.1%})".format(
+        metrics["accuracy"], f"{metrics['tracks']} {kind}".rstrip(), *metrics["accuracy_95"]
+    )
+
+
 def mean_and_deviation(runs: Sequence[dict[str, float]]) -> dict[str, tuple[float, float]]:
     """Metric -> its mean over runs with different seeds, and their standard deviation (n - 1)."""
     names = [name for name in ("accuracy", "macro_f1", "log_loss", "calibration_error") if name in runs[0]]

@@ -26,7 +26,7 @@ from musicclass.features import Array
 from musicclass.files import write_atomically
 from musicclass.printing import progress_bar
 from musicclass.training.data import TrackWindows, TrainingWindows, familiar_windows, load_frames
-from musicclass.training.evaluate import predict_tracks, score, write_history
+from musicclass.training.evaluate import in_words, predict_tracks, score, write_history
 from musicclass.training.export import to_onnx
 from musicclass.training.metrics import Ints
 from musicclass.training.model import build_model
@@ -118,12 +118,7 @@ def _about(card: dict[str, Any]) -> str:
     """In plain words, what the model saw and how good it is."""
     data, metrics = card["data"], card["metrics"]
     counts = {side: len(ids) for side, ids in data["split"].items()}
-    told = {
-        side: "{:.1%} of {} {} tracks (95% interval {:.1%} to {:.1%})".format(
-            m["accuracy"], m["tracks"], SIDE_NAMES[side], *m["accuracy_95"]
-        )
-        for side, m in metrics.items()
-    }
+    told = {side: in_words(found, SIDE_NAMES[side]) for side, found in metrics.items()}
     return (
         f"Trained on {counts['train']} tracks of {data['name']} (split {data['split_name']}), chosen by its results on "
         f"{counts['valid']} validation tracks. Right on {told['valid']}, which flatters it, as they chose it. "
