@@ -144,6 +144,42 @@ def _draw_timeline(classifier: Any, name: str, prediction: Any, why: Any, path: 
 
 
 @app.command()
+def library(
+    folders: Annotated[list[str], typer.Argument(help="Folders (or files) of music.", metavar="DIR...")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write: .parquet, .csv or .jsonl.")],
+    model: ModelOption = "gtzan",
+    timeline: Annotated[bool, typer.Option("--timeline", help="The segments along each track, too.")] = False,
+    report: Annotated[Path | None, typer.Option(help="One HTML page (.html) about the whole library.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="By default, one for each core.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one file may take.")] = 60.0,
+    max_memory: Annotated[float, typer.Option(min=0.3, help="GB of memory that one worker may take.")] = 1.0,
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Below it, the genre is unknown; by default the model's own.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed files again.")] = False,
+) -> None:
+    """Tell the genre of whole folders, into one table; the same command again hears only what is new or changed."""
+    from musicclass.library import run as running
+    from musicclass.printing import library_summary
+
+    if report and report.suffix.lower() != ".html":
+        raise typer.BadParameter("--report: its file ends in .html")
+    options = running.Options(
+        model, min_confidence, timeline, workers or running.usable_cores(), timeout, max_memory * 1e9, retry_failed
+    )
+    try:
+        summary = running.run(folders, out, options, report)
+    except KeyboardInterrupt:
+        print(f"interrupted; what is done is kept, the same command goes on ({out}.journal)", file=sys.stderr)
+        raise
+    library_summary(summary)
+    for path in (out, *[report] * bool(report)):
+        print(f"{path} written", file=sys.stderr)
+    if summary.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(
     data: DataArgument,
     out: Annotated[Path, typer.Option(help="Folder for the model, its card and its pictures.")],

@@ -10,6 +10,7 @@ MusicClassError
 ├── DatasetError            a data set that is missing, broken or doesn't fit
 │   └── LeakError           a split with the same music on two sides
 ├── BundleError             a model that is missing, broken or doesn't fit its card
+├── LibraryError            a run over many files that can't begin or go on
 └── MissingExtraError       something that is not installed
 """
 
@@ -57,6 +58,10 @@ class LeakError(DatasetError):
 
 class BundleError(MusicClassError):
     """A model bundle that is missing, broken, or doesn't fit its card."""
+
+
+class LibraryError(MusicClassError):
+    """A run over many files that can't begin or go on."""
 
 
 class MissingExtraError(MusicClassError):

@@ -20,6 +20,7 @@ from musicclass.prediction import Prediction, in_words
 
 if TYPE_CHECKING:
     from musicclass.explain import Explanation
+    from musicclass.library.run import Summary
 
 T = TypeVar("T")
 BAR = 24  # characters
@@ -106,6 +107,20 @@ class Printer:
         told_genres = dict.fromkeys(s.genre or "silence" for s in prediction.segments)
         strip.append(f" {', '.join(told_genres)}")
         self.console.print(strip)
+
+
+def library_summary(summary: Summary) -> None:
+    """Counts for each genre and each cause of failure, as text on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for style, counts in (("", summary.genres), ("red", summary.failures)):
+        for name, count in counts.most_common():
+            share = count / max(1, summary.files)
+            table.add_row(Text(name, style=style), f"{count:>9,}", f"{share:>6.1%}", "█" * round(share * BAR))
+    console.print(table)
+    if summary.done_now:
+        speed = f"{summary.done_now / summary.seconds:,.1f} files/s, {summary.heard / summary.seconds:,.0f} times real time"
+        console.print(f"{summary.done_now:,} files heard in {summary.seconds:,.1f} s: {speed}")
 
 
 def seeds_table(runs: dict[str, dict[str, Any]], summary: dict[str, tuple[float, float]], title: str) -> None:

@@ -25,16 +25,50 @@ def files(names: Iterable[str]) -> Iterator[str]:
             yield from _named(name)
 
 
-def _named(name: str) -> list[str]:
-    """A folder that can't be read, or holds no audio, is named itself, to be reported."""
-    return (_below(name) or [name]) if os.path.isdir(name) else [name]
+def _named(name: str) -> Iterator[str]:
+    """A folder that holds no audio is named itself, to be reported."""
+    if not os.path.isdir(name):
+        yield name
+        return
+    empty = True
+    for found in below(name):
+        empty = False
+        yield found
+    if empty:
+        yield name
 
 
-def _below(folder: str) -> list[str]:
-    found: list[str] = []
-    for place, folders, names in os.walk(folder, onerror=lambda error: found.append(error.filename)):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not name.startswith("."):
-                found.append(os.path.join(place, name))
-    return found
+def below(folder: str) -> Iterator[str]:
+    """The audio files in a folder, at any depth, a folder's own before its sub-folders', each in order of name.
+
+    Links to folders are followed, but no folder is entered twice; what is hidden is passed over. A folder
+    that can't be read is named itself, to be reported.
+    """
+    entered: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            status = os.stat(place)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as listing:
+                entries = sorted((e for e in listing if not e.name.startswith(".")), key=lambda e: e.name)
+        except OSError:
+            yield place
+            continue
+        folders = []
+        for entry in entries:
+            if _is_folder(entry):
+                folders.append(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() in AUDIO_SUFFIXES:
+                yield entry.path
+        waiting += reversed(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for one
+        return False

@@ -1,0 +1,199 @@
+"""Folders -> a table of genres, on all cores of this machine; see __init__.py for the way."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from musicclass import walk
+from musicclass.bundle import Bundle, load_bundle
+from musicclass.errors import (
+    AudioError,
+    DecodeError,
+    InvalidSampleError,
+    LibraryError,
+    SilentError,
+    TooShortError,
+)
+from musicclass.files import write_text
+from musicclass.library import writers
+from musicclass.library.journal import Journal, Row
+from musicclass.library.report import page
+from musicclass.library.workers import Failure, Pool, Task
+
+STATUS = {DecodeError: "unreadable", SilentError: "silent", InvalidSampleError: "invalid", TooShortError: "too short"}
+OK = "ok"
+LINE_SECONDS = 30.0  # between two lines on how far it is, where no bar can be drawn
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a library is heard; what changes answers is in `settings`."""
+
+    model: str = "gtzan"
+    min_confidence: float | None = None
+    timeline: bool = False
+    workers: int = field(default_factory=lambda: usable_cores())
+    timeout: float = 60.0  # seconds for one file
+    max_memory: float = 1e9  # bytes for one worker
+    retry: bool = False  # failed files again
+
+    def settings(self, bundle: Bundle) -> str:
+        """What answers depend on, as one short word."""
+        from musicclass import __version__
+
+        what = [__version__, bundle.card["sha256"], bundle.card["confidence"], self.min_confidence, self.timeline]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Summary:
+    """What a run came to."""
+
+    files: int = 0  # in the table
+    done_now: int = 0
+    seconds: float = 0.0  # of this run
+    heard: float = 0.0  # seconds of music, in this run
+    genres: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+
+def run(
+    names: Iterable[str], out: Path, options: Options, report: Path | None = None, make_task: Any = None
+) -> Summary:
+    """Hear all audio files in the folders `names`, and write the table `out`, and the page `report`; files that are
+    done are not heard again.
+
+    `make_task` replaces what workers do, for tests. Raises LibraryError, BundleError and MissingExtraError before
+    anything is heard; a file that can't be used is a row.
+    """
+    writers.check_output(out)
+    tops = [os.path.abspath(name) for name in names]
+    for top in tops:
+        if not os.path.exists(top):
+            raise LibraryError(f"{top}: no such file or folder; is its disk there?")
+    bundle = load_bundle(options.model)
+    make_task = make_task or functools.partial(make_listener, options.model, options.min_confidence, options.timeline)
+    summary, begun = Summary(), time.monotonic()
+    with Journal(out.with_name(out.name + ".journal"), options.settings(bundle)) as journal:
+        journal.see(_looked_at(tops))
+        summary.files, to_do = journal.count(options.retry)
+        with Pool(make_task, min(options.workers, max(1, to_do)), options.timeout, options.max_memory) as pool:
+            with _Display(summary.files - to_do, summary.files) as display:
+                for path, value in pool.map(journal.pending(options.retry)):
+                    row = as_row(path, value, bundle.name)
+                    journal.record(path, row, failed=row["status"] != OK)
+                    summary.done_now += 1
+                    summary.heard += row.get("duration") or 0.0
+                    display.step(row)
+        summary.seconds = time.monotonic() - begun
+        names = writers.columns(bundle.genres, options.timeline)
+        writers.write(out, _counted(journal.rows(), names, summary), bundle.genres, options.timeline)
+        if report:
+            rows = (writers.plain(row, names) for row in journal.rows())
+            write_text(report, page(rows, bundle.genres, bundle.name))
+    return summary
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_listener(model: str, min_confidence: float | None, timeline: bool) -> Task:
+    """What a worker does: path -> the row's part that comes from hearing the file, or a Failure."""
+    from musicclass.classifier import Classifier
+
+    classifier = Classifier.load(model, min_confidence=min_confidence)
+
+    def listen(path: str) -> Row | Failure:
+        try:
+            told = classifier.predict(path)
+        except AudioError as error:
+            return Failure(STATUS[type(error)], " ".join(str(error).split()))
+        names = ("duration", "genre", "best_guess", "confidence", "familiarity")
+        row = {name: getattr(told, name) for name in names}
+        row |= {f"p_{genre}": share for genre, share in told.probabilities.items()}
+        if timeline:
+            parts = ("start", "end", "genre", "confidence")
+            row["segments"] = [{name: getattr(part, name) for name in parts} for part in told.segments]
+        return row
+
+    return listen
+
+
+def as_row(path: str, value: Row | Failure, model: str) -> Row:
+    """What a worker has to say of a file, as its row."""
+    if not isinstance(value, Failure):
+        return {**value, "model": model, "status": OK}
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    error = value.error if value.error.startswith(name) else f"{name}: {value.error}"
+    return {"model": model, "status": value.status, "error": error}
+
+
+def _looked_at(tops: list[str]) -> Iterator[tuple[str, int, int]]:
+    """Each file with its size and time of modification."""
+    for top in dict.fromkeys(tops):
+        for path in walk.below(top) if os.path.isdir(top) else (top,):
+            try:
+                status = os.stat(path)
+                yield path, status.st_size, status.st_mtime_ns
+            except OSError:
+                yield path, 0, -1
+
+
+def _counted(rows: Iterable[Row], names: list[str], summary: Summary) -> Iterator[Row]:
+    for row in rows:
+        if row["status"] == OK:
+            summary.genres[row["genre"]] += 1
+        else:
+            summary.failures[row["status"]] += 1
+        yield writers.plain(row, names)
+
+
+class _Display:
+    """How far it is, on stderr: a bar where that is a terminal, else a line now and then."""
+
+    def __init__(self, done: int, total: int):
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+                            redirect_stdout=False, disable=not sys.stderr.isatty())  # fmt: skip
+        self.done, self.total, self.before = done, total, done
+        self.heard, self.failed = 0.0, 0
+        self.begun = self.told = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        if self.before:
+            print(f"{self.before:,} of {self.total:,} files are done already", file=sys.stderr)
+        self.bar.start()
+        self.task = self.bar.add_task("Files", total=self.total, completed=self.done, more="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def step(self, row: Row) -> None:
+        self.done += 1
+        self.failed += row["status"] != OK
+        self.heard += row.get("duration") or 0.0
+        now = time.monotonic()
+        seconds = max(1e-3, now - self.begun)
+        rate = (self.done - self.before) / seconds
+        words = f"{rate:,.1f} files/s, {self.heard / seconds:,.0f} times real time, {self.failed:,} failed"
+        self.bar.update(self.task, completed=self.done, more=words)
+        if self.bar.disable and now - self.told > LINE_SECONDS:
+            self.told = now
+            left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate))
+            print(f"{self.done:,} of {self.total:,} files, {words}, {left} left", file=sys.stderr)

@@ -1,0 +1,203 @@
+"""Processes that do one item at a time, and may crash, hang or swell without harm to the rest.
+
+Decoders are written in C and meet any bytes. So each worker has a deadline and a bound on its memory, and
+when it dies, by itself or for these, its item has failed and another worker takes its place. A pool of the standard
+library would be broken by the first crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import psutil
+
+from musicclass.errors import LibraryError
+
+TICK = 0.05  # seconds between two looks at the memory of workers
+START_SECONDS = 120.0  # that a worker may take to begin
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+Task = Callable[[str], Any]
+_spawn = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item has no result."""
+
+    status: str  # "crashed", "timed out", "out of memory"
+    error: str
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    memory: psutil.Process
+    ready: bool = False
+    empty: int = 0  # bytes of memory that it takes before its first item
+    item: str | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+class Pool:
+    """Worker processes, each with a task of its own, made there by `make_task` (which has to be picklable)."""
+
+    def __init__(self, make_task: Callable[[], Task], workers: int, timeout: float, max_memory: float):
+        """`timeout` in seconds for each item, `max_memory` in bytes for each worker."""
+        self.make_task, self.timeout, self.max_memory = make_task, timeout, max_memory
+        self._workers: list[_Worker] = []
+        self._size = workers
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            _end(worker)
+        self._workers = []
+
+    def map(self, items: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Each item with its result, or a Failure, as they come; items are taken only as workers are free.
+
+        Raises LibraryError when workers can't even start.
+        """
+        source = iter(items)
+        waiting = next(source, None)
+        while waiting is not None or any(worker.item is not None for worker in self._workers):
+            busy = sum(worker.item is not None or not worker.ready for worker in self._workers)
+            if waiting is not None and busy == len(self._workers) < self._size:
+                self._workers.append(self._start())
+            for worker in self._workers:
+                if waiting is not None and worker.ready and worker.item is None and self._give(worker, waiting):
+                    waiting = next(source, None)
+            yield from self._hear()
+
+    def _start(self) -> _Worker:
+        ours, theirs = _spawn.Pipe()
+        with _one_thread():
+            process = _spawn.Process(target=_work, args=(theirs, self.make_task), daemon=True)
+            process.start()
+        theirs.close()
+        return _Worker(process, ours, psutil.Process(process.pid))
+
+    def _give(self, worker: _Worker, item: str) -> bool:
+        try:
+            worker.pipe.send(item)
+        except OSError:  # it died between two items; `_hear` replaces it
+            return False
+        worker.item, worker.since = item, time.monotonic()
+        return True
+
+    def _hear(self) -> Iterator[tuple[str, Any]]:
+        """What workers have to say within a moment, and the end of those that have gone wrong."""
+        heard = wait([worker.pipe for worker in self._workers], TICK)
+        for worker in list(self._workers):
+            if worker.pipe in heard:
+                try:
+                    kind, value = worker.pipe.recv()
+                except (EOFError, OSError):
+                    yield from self._lose(worker, Failure("crashed", f"its decoder crashed ({_death(worker)})"))
+                    continue
+                if kind == "broken":
+                    raise LibraryError(f"workers can't start: {value}")
+                if kind == "ready":
+                    worker.ready, worker.empty = True, _memory(worker)
+                elif worker.item is not None:
+                    item, worker.item = worker.item, None
+                    yield item, value
+            yield from self._watch(worker)
+
+    def _watch(self, worker: _Worker) -> Iterator[tuple[str, Any]]:
+        memory = _memory(worker)
+        if worker.item is None:
+            if not worker.ready and time.monotonic() - worker.since > START_SECONDS:
+                raise LibraryError(f"workers can't start within {START_SECONDS:g} s; try fewer of them")
+            if worker.ready and memory > (worker.empty + self.max_memory) / 2:
+                self._drop(worker)  # what it has kept of items before must not be blamed on the next
+        elif memory > self.max_memory:
+            message = f"takes more than {self.max_memory / 1e9:g} GB of memory; if it is sound, raise --max-memory"
+            yield from self._lose(worker, Failure("out of memory", message))
+        elif time.monotonic() - worker.since > self.timeout:
+            message = f"not done after {self.timeout:g} s; if it is sound, raise --timeout"
+            yield from self._lose(worker, Failure("timed out", message))
+
+    def _lose(self, worker: _Worker, failure: Failure) -> Iterator[tuple[str, Failure]]:
+        item = worker.item
+        if not worker.ready:
+            raise LibraryError(f"workers can't start: {_death(worker)}")
+        self._drop(worker)
+        if item is not None:
+            yield item, failure
+
+    def _drop(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        _end(worker)
+
+
+def _work(pipe: Connection, make_task: Callable[[], Task]) -> None:
+    """A worker's life: until its pipe ends, which it also does when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)  # decoders chatter
+    with contextlib.suppress(OSError, EOFError):
+        try:
+            task = make_task()
+        except Exception as error:
+            pipe.send(("broken", str(error) or repr(error)))
+            return
+        pipe.send(("ready", None))
+        while True:
+            item = pipe.recv()
+            try:
+                value = task(item)
+            except MemoryError:
+                value = Failure("out of memory", "needs more memory than there is")
+            except Exception as error:
+                value = Failure("crashed", f"{type(error).__name__}: {error}")
+            pipe.send(("done", value))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """As many processes as cores leave no core for threads; libraries read this when they are loaded."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
+
+
+def _death(worker: _Worker) -> str:
+    worker.process.join(5)
+    code = worker.process.exitcode
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit status {code}"
+
+
+def _memory(worker: _Worker) -> int:
+    try:
+        return int(worker.memory.memory_info().rss)
+    except psutil.Error:  # it has just ended
+        return 0
