@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from musicclass.bundle import Bundle, load_bundle
     from musicclass.classifier import Classifier
     from musicclass.config import AudioConfig, Config, FeatureConfig, ModelConfig, TrainConfig
-    from musicclass.errors import AudioError, BundleError, ConfigError, DatasetError, MusicClassError
+    from musicclass.errors import AudioError, BundleError, ConfigError, DatasetError, LibraryError, MusicClassError
     from musicclass.prediction import Prediction, Segment
 
 __version__ = "0.1.0"
@@ -34,13 +34,14 @@ _HOME = {
     "BundleError": "errors",
     "ConfigError": "errors",
     "DatasetError": "errors",
+    "LibraryError": "errors",
     "MusicClassError": "errors",
     "Prediction": "prediction",
     "Segment": "prediction",
 }
 __all__ = [
     "AudioConfig", "AudioError", "Bundle", "BundleError", "Classifier", "Config", "ConfigError", "DatasetError",
-    "FeatureConfig", "ModelConfig", "MusicClassError", "Prediction", "Segment", "TrainConfig", "load_bundle",
+    "FeatureConfig", "LibraryError", "ModelConfig", "MusicClassError", "Prediction", "Segment", "TrainConfig", "load_bundle",
 ]  # fmt: skip
 
 
