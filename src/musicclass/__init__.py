@@ -41,7 +41,8 @@ _HOME = {
 }
 __all__ = [
     "AudioConfig", "AudioError", "Bundle", "BundleError", "Classifier", "Config", "ConfigError", "DatasetError",
-    "FeatureConfig", "LibraryError", "ModelConfig", "MusicClassError", "Prediction", "Segment", "TrainConfig", "load_bundle",
+    "FeatureConfig", "LibraryError", "ModelConfig", "MusicClassError", "Prediction", "Segment", "TrainConfig",
+    "load_bundle",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import time
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +48,12 @@ KindOption = Annotated[str, typer.Option("--dataset", help="archive, gtzan, fold
 ArtistsOption = Annotated[Path | None, typer.Option(help="CSV (track, artist) for a folder of genres.")]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="default, student, or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as training.epochs=50.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", "-j", min=1, help="By default, one for each core.")]
+TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds that one file may take.")]
+MemoryOption = Annotated[float, typer.Option(min=0.3, help="GB of memory that one worker may take.")]
+MinimumOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Below it, the genre is unknown; by default the model's own.")
+]
 DataArgument = Annotated[Path, typer.Argument(help="GTZAN, a folder with a sub-folder per genre, or an archive.")]
 
 
@@ -75,9 +82,7 @@ def predict(
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A table with a row for each file.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many genres the table shows for a file.")] = 3,
-    min_confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Below it, the genre is unknown; by default the model's own.")
-    ] = None,
+    min_confidence: MinimumOption = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the time line; for several files, the folder for them.")
     ] = None,
@@ -150,12 +155,10 @@ def library(
     model: ModelOption = "gtzan",
     timeline: Annotated[bool, typer.Option("--timeline", help="The segments along each track, too.")] = False,
     report: Annotated[Path | None, typer.Option(help="One HTML page (.html) about the whole library.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="By default, one for each core.")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one file may take.")] = 60.0,
-    max_memory: Annotated[float, typer.Option(min=0.3, help="GB of memory that one worker may take.")] = 1.0,
-    min_confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Below it, the genre is unknown; by default the model's own.")
-    ] = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = 60.0,
+    max_memory: MemoryOption = 1.0,
+    min_confidence: MinimumOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed files again.")] = False,
 ) -> None:
     """Tell the genre of whole folders, into one table; the same command again hears only what is new or changed."""
@@ -176,6 +179,97 @@ def library(
     for path in (out, *[report] * bool(report)):
         print(f"{path} written", file=sys.stderr)
     if summary.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tag(
+    folders: Annotated[list[str] | None, typer.Argument(help="Folders or files of music.", metavar="[DIR...]")] = None,
+    write: Annotated[
+        bool, typer.Option("--write/--dry-run", help="Change the files, or only show what would.")
+    ] = False,
+    append: Annotated[bool, typer.Option("--append", help="Add to genres that are there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Put in place of genres that are there.")] = False,
+    only_missing: Annotated[
+        bool, typer.Option("--only-missing", help="Only where there is none: the default.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="So many genres, the most probable ones.")] = 1,
+    min_confidence: MinimumOption = None,
+    names: Annotated[Path | None, typer.Option("--map", help='Your names, in TOML: hiphop = "Hip-Hop".')] = None,
+    keep_mtime: Annotated[bool, typer.Option("--keep-mtime", help="Keep the files' times of modification.")] = False,
+    journal: Annotated[Path | None, typer.Option(help="Where changes are noted, to be undone; with --write.")] = None,
+    undo: Annotated[Path | None, typer.Option(metavar="JOURNAL", help="Take the changes in it back.")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--library", help="A table of `library`: what it has heard isn't heard again.")
+    ] = None,
+    model: ModelOption = "gtzan",
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = 60.0,
+    max_memory: MemoryOption = 1.0,
+) -> None:
+    """Write genres into the tags of files; without --write, only show what would change."""
+    from musicclass.bundle import load_bundle
+    from musicclass.library import tags
+    from musicclass.library.run import Options, usable_cores
+
+    require("mutagen", "tags")
+    if undo:
+        if folders or write:
+            raise typer.BadParameter("--undo takes a journal alone")
+        _undo_tags(undo)
+        return
+    if not folders:
+        raise typer.BadParameter("no folder is given")
+    if append + replace + only_missing > 1:
+        raise typer.BadParameter("choose one of --only-missing, --append, --replace")
+    mode = tags.Mode.append if append else tags.Mode.replace if replace else tags.Mode.only_missing
+    own_names = tags.load_map(names, load_bundle(model).genres)
+    options = Options(model, workers=workers or usable_cores(), timeout=timeout, max_memory=max_memory * 1e9)
+    proposals = tags.propose(folders, tags.Tagging(mode, top, min_confidence, own_names), options, table)
+    target = journal or Path(time.strftime("musicclass-tags-%Y%m%d-%H%M%S.journal"))
+    with target.open("a", encoding="utf-8") if write else contextlib.nullcontext() as notes:
+        _tag_files(proposals, notes, keep_mtime, target)
+
+
+def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, target: Path) -> None:
+    from musicclass.audio import source_name
+    from musicclass.library import tags
+
+    changed, left, failed = 0, 0, 0
+    try:
+        for path, change in proposals:
+            if isinstance(change, str):
+                left += 1
+                print(change, file=sys.stderr)
+                continue
+            try:
+                if notes:
+                    tags.write(change, notes, keep_mtime)
+                changed += 1
+                print(f"{source_name(path)}: {', '.join(change.before) or 'none'} -> {', '.join(change.after)}")
+            except (tags.TagError, OSError) as error:
+                failed += 1
+                print(error, file=sys.stderr)
+    finally:
+        if notes:
+            print(f"{changed} files changed, {left} left, {failed} failed; take it back: "
+                  f"musicclass tag --undo {target}", file=sys.stderr)  # fmt: skip
+        else:
+            print(f"{changed} files would change, {left} would not; --write does it", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _undo_tags(journal: Path) -> None:
+    from musicclass.audio import source_name
+    from musicclass.library import tags
+
+    restored, left = 0, 0
+    for path, why in tags.undo(journal):
+        restored, left = restored + (not why), left + bool(why)
+        print(f"{source_name(path)}: {why or 'restored'}", file=sys.stderr if why else sys.stdout)
+    print(f"{restored} files restored, {left} left as they are", file=sys.stderr)
+    if left:
         raise typer.Exit(1)
 
 

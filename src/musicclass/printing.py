@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -26,9 +26,9 @@ T = TypeVar("T")
 BAR = 24  # characters
 
 
-def progress_bar() -> Progress:
-    """A bar on stderr, where that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def progress_bar(*more: ProgressColumn) -> Progress:
+    """A bar on stderr, where that is a terminal, with `more` columns before the time that is left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *more, TimeRemainingColumn())
     return Progress(
         *columns,
         console=Console(stderr=True),
@@ -119,7 +119,8 @@ def library_summary(summary: Summary) -> None:
             table.add_row(Text(name, style=style), f"{count:>9,}", f"{share:>6.1%}", "█" * round(share * BAR))
     console.print(table)
     if summary.done_now:
-        speed = f"{summary.done_now / summary.seconds:,.1f} files/s, {summary.heard / summary.seconds:,.0f} times real time"
+        files, times = summary.done_now / summary.seconds, summary.heard / summary.seconds
+        speed = f"{files:,.1f} files/s, {times:,.0f} times real time"
         console.print(f"{summary.done_now:,} files heard in {summary.seconds:,.1f} s: {speed}")
 
 

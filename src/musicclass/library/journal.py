@@ -57,7 +57,7 @@ class Journal:
             self._db.close()
             if "locked" not in str(error):
                 raise OSError(f"{path}: {error}") from None
-            raise LibraryError(f"{path}: another run is at work on this output; let it end, or choose another") from None
+            raise LibraryError(f"{path}: another run is at work on it; let that end, or choose another --out") from None
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise LibraryError(f"{path}: not a journal ({error}); delete it to start over") from None

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 
 from musicclass import walk
 from musicclass.bundle import Bundle, load_bundle
@@ -32,6 +31,7 @@ from musicclass.library import writers
 from musicclass.library.journal import Journal, Row
 from musicclass.library.report import page
 from musicclass.library.workers import Failure, Pool, Task
+from musicclass.printing import progress_bar
 
 STATUS = {DecodeError: "unreadable", SilentError: "silent", InvalidSampleError: "invalid", TooShortError: "too short"}
 OK = "ok"
@@ -80,31 +80,42 @@ def run(
     anything is heard; a file that can't be used is a row.
     """
     writers.check_output(out)
-    tops = [os.path.abspath(name) for name in names]
-    for top in tops:
-        if not os.path.exists(top):
-            raise LibraryError(f"{top}: no such file or folder; is its disk there?")
+    files = look_at(names)
     bundle = load_bundle(options.model)
-    make_task = make_task or functools.partial(make_listener, options.model, options.min_confidence, options.timeline)
     summary, begun = Summary(), time.monotonic()
-    with Journal(out.with_name(out.name + ".journal"), options.settings(bundle)) as journal:
-        journal.see(_looked_at(tops))
-        summary.files, to_do = journal.count(options.retry)
-        with Pool(make_task, min(options.workers, max(1, to_do)), options.timeout, options.max_memory) as pool:
-            with _Display(summary.files - to_do, summary.files) as display:
-                for path, value in pool.map(journal.pending(options.retry)):
-                    row = as_row(path, value, bundle.name)
-                    journal.record(path, row, failed=row["status"] != OK)
-                    summary.done_now += 1
-                    summary.heard += row.get("duration") or 0.0
-                    display.step(row)
+    with Journal(journal_path(out), options.settings(bundle)) as journal:
+        journal.see(files)
+        for _, row in hear(journal, options, bundle, make_task):
+            summary.done_now += 1
+            summary.heard += row.get("duration") or 0.0
         summary.seconds = time.monotonic() - begun
+        summary.files, _ = journal.count()
         names = writers.columns(bundle.genres, options.timeline)
         writers.write(out, _counted(journal.rows(), names, summary), bundle.genres, options.timeline)
         if report:
             rows = (writers.plain(row, names) for row in journal.rows())
             write_text(report, page(rows, bundle.genres, bundle.name))
     return summary
+
+
+def hear(journal: Journal, options: Options, bundle: Bundle, make_task: Any = None) -> Iterator[tuple[str, Row]]:
+    """Hear the files that are still to do, and keep each row; yields them as they come, and shows how far it is."""
+    make_task = make_task or functools.partial(make_listener, options.model, options.min_confidence, options.timeline)
+    files, to_do = journal.count(options.retry)
+    with (
+        Pool(make_task, min(options.workers, max(1, to_do)), options.timeout, options.max_memory) as pool,
+        _Display(files - to_do, files) as display,
+    ):
+        for path, value in pool.map(journal.pending(options.retry)):
+            row = as_row(path, value, bundle.name)
+            journal.record(path, row, failed=row["status"] != OK)
+            display.step(row)
+            yield path, row
+
+
+def journal_path(out: Path) -> Path:
+    """Where the journal of a table lies: beside it."""
+    return out.with_name(out.name + ".journal")
 
 
 def usable_cores() -> int:
@@ -143,9 +154,20 @@ def as_row(path: str, value: Row | Failure, model: str) -> Row:
     return {"model": model, "status": value.status, "error": error}
 
 
+def look_at(names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """Each file in folders with its size in bytes and time of modification in ns.
+
+    Raises LibraryError, before the first, for a name that leads to nothing.
+    """
+    tops = list(dict.fromkeys(os.path.abspath(name) for name in names))
+    for top in tops:
+        if not os.path.exists(top):
+            raise LibraryError(f"{top}: no such file or folder; is its disk there?")
+    return _looked_at(tops)
+
+
 def _looked_at(tops: list[str]) -> Iterator[tuple[str, int, int]]:
-    """Each file with its size and time of modification."""
-    for top in dict.fromkeys(tops):
+    for top in tops:
         for path in walk.below(top) if os.path.isdir(top) else (top,):
             try:
                 status = os.stat(path)
@@ -167,9 +189,7 @@ class _Display:
     """How far it is, on stderr: a bar where that is a terminal, else a line now and then."""
 
     def __init__(self, done: int, total: int):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-                            redirect_stdout=False, disable=not sys.stderr.isatty())  # fmt: skip
+        self.bar = progress_bar(TextColumn("{task.fields[more]}"))
         self.done, self.total, self.before = done, total, done
         self.heard, self.failed = 0.0, 0
         self.begun = self.told = time.monotonic()
