@@ -50,7 +50,8 @@ def mel_filterbank(config: FeatureConfig) -> Array:
 @functools.lru_cache(maxsize=8)
 def _constants(config: FeatureConfig) -> tuple[Array, scipy.sparse.csr_matrix]:
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft)
-    return hann.astype(np.float32), scipy.sparse.csr_matrix(mel_filterbank(config))
+    bank = scipy.sparse.csr_matrix(mel_filterbank(config))
+    return hann.astype(np.float32), bank[:, : bank.indices.max() + 1]  # what lies above the last band is not needed
 
 
 def log_mel(waveform: Array, config: FeatureConfig) -> Array:
@@ -94,7 +95,7 @@ def _sliced(samples: Array, config: FeatureConfig) -> Array:
 
 def _log_mel_of_frames(frames: Array, config: FeatureConfig) -> Array:
     hann, bank = _constants(config)
-    spectrum = scipy.fft.rfft(frames * hann, axis=-1)
+    spectrum = scipy.fft.rfft(frames * hann, axis=-1)[:, : bank.shape[1]]
     power = spectrum.real**2
     power += spectrum.imag**2
     mel: Array = (bank @ power.T).T
