@@ -78,7 +78,8 @@ class Classifier:
         cuts = range(0, len(waveform), audio.BLOCK_FRAMES)
         blocks = (waveform[start : start + audio.BLOCK_FRAMES].astype(np.float32) for start in cuts)
         name, rate = "<waveform>", self.bundle.features.sample_rate
-        return self.predict_log_mel(*self._log_mel(audio.resample(blocks, sample_rate, rate, name, self.limits)), name)
+        frames, duration = _log_mel(audio.resample(blocks, sample_rate, rate, name, self.limits), self.bundle.features)
+        return self.predict_log_mel(frames, duration, name)
 
     def predict_log_mel(self, frames: Array, duration: float, name: str, file: str | None = None) -> Prediction:
         """The genre of log-mel frames (n_frames, n_bands), in dB, of `duration` seconds; `name` is for messages."""
@@ -114,20 +115,8 @@ class Classifier:
     def _listen(self, source: audio.Source) -> tuple[Array, float, str, str]:
         """Log-mel frames of a file, its duration in seconds, its name for messages, and its path or name."""
         name = audio.source_name(source)
-        frames, duration = self._log_mel(audio.stream(source, self.bundle.features.sample_rate, self.limits))
+        frames, duration = listen(source, self.bundle.features, self.limits)
         return frames, duration, name, os.fspath(source) if isinstance(source, str | os.PathLike) else name
-
-    def _log_mel(self, blocks: Iterable[Array]) -> tuple[Array, float]:
-        samples = 0
-
-        def counted() -> Iterator[Array]:
-            nonlocal samples
-            for block in blocks:
-                samples += len(block)
-                yield block
-
-        frames = log_mel_of_blocks(counted(), self.bundle.features)
-        return frames, samples / self.bundle.features.sample_rate
 
     def _logits(self, windows: Array) -> Array:
         batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
@@ -147,6 +136,24 @@ class Classifier:
             guess = self.genres[int(row.argmax())]
             shares = dict(zip(self.genres, map(float, row), strict=True))
             yield Segment(start, end, self._named(guess, sure), guess, sure, shares)
+
+
+def listen(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None) -> tuple[Array, float]:
+    """Log-mel frames (n_frames, n_bands) of a file, in dB, and the seconds that were heard. Raises AudioError."""
+    return _log_mel(audio.stream(source, features.sample_rate, limits), features)
+
+
+def _log_mel(blocks: Iterable[Array], features: FeatureConfig) -> tuple[Array, float]:
+    samples = 0
+
+    def counted() -> Iterator[Array]:
+        nonlocal samples
+        for block in blocks:
+            samples += len(block)
+            yield block
+
+    frames = log_mel_of_blocks(counted(), features)
+    return frames, samples / features.sample_rate
 
 
 def track_windows(frames: Array, config: FeatureConfig) -> Array:

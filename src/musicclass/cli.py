@@ -150,7 +150,9 @@ def _draw_timeline(classifier: Any, name: str, prediction: Any, why: Any, path: 
 
 @app.command()
 def library(
-    folders: Annotated[list[str], typer.Argument(help="Folders (or files) of music.", metavar="DIR...")],
+    folders: Annotated[
+        list[str], typer.Argument(help="Folders, files, or addresses such as s3://bucket/music.", metavar="DIR...")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write: .parquet, .csv or .jsonl.")],
     model: ModelOption = "gtzan",
     timeline: Annotated[bool, typer.Option("--timeline", help="The segments along each track, too.")] = False,
@@ -160,6 +162,10 @@ def library(
     max_memory: MemoryOption = 1.0,
     min_confidence: MinimumOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed files again.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Hear on this Ray cluster (auto, HOST:PORT, ray://…, or local).", metavar="ADDRESS"),
+    ] = None,
 ) -> None:
     """Tell the genre of whole folders, into one table; the same command again hears only what is new or changed."""
     from musicclass.library import run as running
@@ -167,9 +173,8 @@ def library(
 
     if report and report.suffix.lower() != ".html":
         raise typer.BadParameter("--report: its file ends in .html")
-    options = running.Options(
-        model, min_confidence, timeline, workers or running.usable_cores(), timeout, max_memory * 1e9, retry_failed
-    )
+    cores = workers or running.usable_cores()
+    options = running.Options(model, min_confidence, timeline, cores, timeout, max_memory * 1e9, retry_failed, ray)
     try:
         summary = running.run(folders, out, options, report)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from musicclass.errors import (
     TooShortError,
 )
 from musicclass.files import write_text
-from musicclass.library import writers
+from musicclass.library import store, writers
 from musicclass.library.journal import Journal, Row
 from musicclass.library.report import page
 from musicclass.library.workers import Failure, Pool, Task
+from musicclass.prediction import Prediction
 from musicclass.printing import progress_bar
 
 STATUS = {DecodeError: "unreadable", SilentError: "silent", InvalidSampleError: "invalid", TooShortError: "too short"}
@@ -49,6 +51,7 @@ class Options:
     timeout: float = 60.0  # seconds for one file
     max_memory: float = 1e9  # bytes for one worker
     retry: bool = False  # failed files again
+    ray: str | None = None  # the address of a Ray cluster, or "local": instead of workers of our own
 
     def settings(self, bundle: Bundle) -> str:
         """What answers depend on, as one short word."""
@@ -100,17 +103,22 @@ def run(
 
 def hear(journal: Journal, options: Options, bundle: Bundle, make_task: Any = None) -> Iterator[tuple[str, Row]]:
     """Hear the files that are still to do, and keep each row; yields them as they come, and shows how far it is."""
-    make_task = make_task or functools.partial(make_listener, options.model, options.min_confidence, options.timeline)
     files, to_do = journal.count(options.retry)
-    with (
-        Pool(make_task, min(options.workers, max(1, to_do)), options.timeout, options.max_memory) as pool,
-        _Display(files - to_do, files) as display,
-    ):
+    with _pool(options, bundle, make_task, to_do) as pool, _Display(files - to_do, files) as display:
         for path, value in pool.map(journal.pending(options.retry)):
             row = as_row(path, value, bundle.name)
             journal.record(path, row, failed=row["status"] != OK)
             display.step(row)
             yield path, row
+
+
+def _pool(options: Options, bundle: Bundle, make_task: Any, to_do: int) -> Any:
+    if options.ray and to_do:
+        from musicclass.library.on_ray import RayPool
+
+        return RayPool(bundle, options)
+    make_task = make_task or functools.partial(make_listener, options.model, options.min_confidence, options.timeline)
+    return Pool(make_task, min(options.workers, max(1, to_do)), options.timeout, options.max_memory)
 
 
 def journal_path(out: Path) -> Path:
@@ -129,20 +137,35 @@ def make_listener(model: str, min_confidence: float | None, timeline: bool) -> T
 
     classifier = Classifier.load(model, min_confidence=min_confidence)
 
-    def listen(path: str) -> Row | Failure:
+    def hear_one(path: str) -> Row | Failure:
         try:
-            told = classifier.predict(path)
+            with opened(path) as source:
+                return as_told(classifier.predict(source), timeline)
         except AudioError as error:
-            return Failure(STATUS[type(error)], " ".join(str(error).split()))
-        names = ("duration", "genre", "best_guess", "confidence", "familiarity")
-        row = {name: getattr(told, name) for name in names}
-        row |= {f"p_{genre}": share for genre, share in told.probabilities.items()}
-        if timeline:
-            parts = ("start", "end", "genre", "confidence")
-            row["segments"] = [{name: getattr(part, name) for name in parts} for part in told.segments]
-        return row
+            return failure(error)
 
-    return listen
+    return hear_one
+
+
+def opened(path: str) -> AbstractContextManager[Any]:
+    """What to hear at a path or an address."""
+    return store.open_file(path) if store.is_remote(path) else nullcontext(path)
+
+
+def as_told(told: Prediction, timeline: bool) -> Row:
+    """The part of a row that comes from hearing the file."""
+    names = ("duration", "genre", "best_guess", "confidence", "familiarity")
+    row = {name: getattr(told, name) for name in names}
+    row |= {f"p_{genre}": share for genre, share in told.probabilities.items()}
+    if timeline:
+        parts = ("start", "end", "genre", "confidence")
+        row["segments"] = [{name: getattr(part, name) for name in parts} for part in told.segments]
+    return row
+
+
+def failure(error: AudioError) -> Failure:
+    """An error as workers report it."""
+    return Failure(STATUS[type(error)], " ".join(str(error).split()))
 
 
 def as_row(path: str, value: Row | Failure, model: str) -> Row:
@@ -155,19 +178,22 @@ def as_row(path: str, value: Row | Failure, model: str) -> Row:
 
 
 def look_at(names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-    """Each file in folders with its size in bytes and time of modification in ns.
+    """Each file in folders, or below addresses, with its size in bytes and time of modification in ns.
 
     Raises LibraryError, before the first, for a name that leads to nothing.
     """
-    tops = list(dict.fromkeys(os.path.abspath(name) for name in names))
+    tops = list(dict.fromkeys(name if store.is_remote(name) else os.path.abspath(name) for name in names))
     for top in tops:
-        if not os.path.exists(top):
+        if not store.is_remote(top) and not os.path.exists(top):
             raise LibraryError(f"{top}: no such file or folder; is its disk there?")
     return _looked_at(tops)
 
 
 def _looked_at(tops: list[str]) -> Iterator[tuple[str, int, int]]:
     for top in tops:
+        if store.is_remote(top):
+            yield from store.look_at(top)
+            continue
         for path in walk.below(top) if os.path.isdir(top) else (top,):
             try:
                 status = os.stat(path)

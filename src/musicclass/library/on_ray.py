@@ -1,0 +1,134 @@
+"""The same as workers.Pool, on Ray: paths -> log-mel frames in CPU tasks -> rows by actors that keep the model.
+
+A file that crashes its decoder, hangs or swells is a row here, too: each Ray worker decodes in a worker process of
+its own (workers.py). A Ray worker or machine that dies is Ray's affair: it does the lost blocks again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musicclass.audio import source_name
+from musicclass.bundle import CARD, MODEL, Bundle
+from musicclass.classifier import Classifier, listen
+from musicclass.config import FeatureConfig, from_dict, to_dict
+from musicclass.errors import AudioError, require
+from musicclass.library import run
+from musicclass.library.workers import Failure, Pool, Task
+
+FILES_IN_BLOCK = 16  # that are lost, and done again, when a worker dies
+FILES_AT_ONCE = 100_000  # given to Ray in one go; their paths are in memory
+
+_pool: Pool | None = None
+
+
+class RayPool:
+    """Ray, used as workers.Pool is: a context with `map`."""
+
+    def __init__(self, bundle: Bundle, options: run.Options):
+        self.bundle, self.options = bundle, options
+
+    def __enter__(self) -> RayPool:
+        ray = require("ray", "ray")
+        require("ray.data", "ray")
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            where = {"num_cpus": self.options.workers} if self.options.ray == "local" else {"address": self.options.ray}
+            ray.init(**where, log_to_driver=False, logging_level="error")
+        logging.getLogger("ray.data").setLevel("ERROR")
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            require("ray", "ray").shutdown()
+
+    def map(self, items: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Each item with its row's part, or a Failure, as they come."""
+        ray = require("ray", "ray")
+        source, limits = iter(items), (self.options.timeout, self.options.max_memory)
+        model = ray.put([(self.bundle.path / name).read_bytes() for name in (CARD, MODEL)])
+        decode = functools.partial(_decode, to_dict(self.bundle.features), *limits)
+        tell_with = ([model], self.options.min_confidence, self.options.timeline)
+        actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // 4)  # decoding takes most of the time
+        while some := list(itertools.islice(source, FILES_AT_ONCE)):
+            blocks = -(-len(some) // FILES_IN_BLOCK)
+            paths = ray.data.from_items([{"path": os.fsencode(path)} for path in some], override_num_blocks=blocks)
+            rows = paths.map(decode, num_cpus=1).map(
+                _Teller, fn_constructor_args=tell_with, compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+                num_cpus=1,
+            )  # fmt: skip
+            for row in rows.iter_rows():
+                yield os.fsdecode(row["path"]), _read(row)
+
+
+def _decode(features: dict[str, Any], timeout: float, max_memory: float, row: dict[str, Any]) -> dict[str, Any]:
+    """In a Ray task: the log-mel frames of a file, as bytes, or why there are none."""
+    global _pool
+    if _pool is None:
+        _pool = Pool(functools.partial(_make_decoder, features), 1, timeout, max_memory)
+        atexit.register(_pool.__exit__)
+    ((_, value),) = _pool.map([os.fsdecode(row["path"])])
+    path = row["path"]
+    if isinstance(value, Failure):
+        return {"path": path, "frames": b"", "duration": 0.0, "status": value.status, "error": value.error}
+    frames, duration = value
+    return {"path": path, "frames": frames.tobytes(), "duration": duration, "status": run.OK, "error": ""}
+
+
+def _make_decoder(features: dict[str, Any]) -> Task:
+    config = from_dict(FeatureConfig, features)
+
+    def decode(path: str) -> Any:
+        try:
+            with run.opened(path) as source:
+                return listen(source, config)
+        except AudioError as error:
+            return run.failure(error)
+
+    return decode
+
+
+class _Teller:
+    """In a Ray actor: frames -> the row, as JSON."""
+
+    def __init__(self, model: list[Any], min_confidence: float | None, timeline: bool):
+        card, network = require("ray", "ray").get(model[0])
+        with tempfile.TemporaryDirectory() as folder:  # where the actor runs, there may be no such bundle
+            (Path(folder) / CARD).write_bytes(card)
+            (Path(folder) / MODEL).write_bytes(network)
+            self.classifier = Classifier.load(folder, min_confidence=min_confidence)
+        self.timeline = timeline
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        value: Any = Failure(row["status"], row["error"])
+        if row["status"] == run.OK:
+            frames = np.frombuffer(row["frames"], np.float32).reshape(-1, self.classifier.bundle.features.n_bands)
+            name = source_name(os.fsdecode(row["path"]))
+            try:
+                value = run.as_told(self.classifier.predict_log_mel(frames, row["duration"], name), self.timeline)
+            except AudioError as error:
+                value = run.failure(error)
+        failed = isinstance(value, Failure)
+        return {
+            "path": row["path"],
+            "status": value.status if failed else run.OK,
+            "error": value.error if failed else "",
+            "told": "" if failed else json.dumps(value),
+        }
+
+
+def _read(row: dict[str, Any]) -> Any:
+    return json.loads(row["told"]) if row["status"] == run.OK else Failure(row["status"], row["error"])
