@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from musicclass.audio import FORMATS
-from musicclass.bundle import load_bundle
+from musicclass.bundle import Bundle, load_bundle
 from musicclass.errors import ConfigError, LibraryError, require
 from musicclass.library import delta
 from musicclass.library.journal import Journal, Row
@@ -296,7 +296,6 @@ def propose(
     With `table`, answers are taken from that library's journal, and kept there.
     """
     bundle = load_bundle(options.model)
-    least = bundle.confidence.min_confidence if tagging.min_confidence is None else tagging.min_confidence
     before: dict[str, tuple[str, ...]] = {}
     with tempfile.TemporaryDirectory() as folder:
         out = table or Path(folder) / "answers"
@@ -315,16 +314,16 @@ def propose(
             journal.see(item for item in found if item[0] in before)
             known = [(row["path"], row) for row in journal.rows()]
             for path, row in itertools.chain(known, hear(journal, options, bundle)):
-                yield path, _proposal(path, row, before[path], bundle.genres, tagging, least)
+                yield path, proposal(path, row, before[path], bundle, tagging)
 
 
-def _proposal(
-    path: str, row: Row, before: tuple[str, ...], genres: Sequence[str], tagging: Tagging, least: float
-) -> Change | str:
+def proposal(path: str, row: Row, before: tuple[str, ...], bundle: Bundle, tagging: Tagging) -> Change | str:
+    """The change of a file's genres that follows from its row, or why there is none."""
     if row["status"] != OK:
         return str(row["error"])
+    least = bundle.confidence.min_confidence if tagging.min_confidence is None else tagging.min_confidence
     if row["confidence"] < least:
         return f"{path}: unknown ({row['best_guess']}, {row['confidence']:.0%} sure)"
-    ranked = sorted(genres, key=lambda genre: -row[f"p_{genre}"])[: tagging.top]
+    ranked = sorted(bundle.genres, key=lambda genre: -row[f"p_{genre}"])[: tagging.top]
     told = list(dict.fromkeys(tagging.names.get(genre, genre) for genre in ranked))
     return plan(path, before, told, tagging.mode) or f"{path}: has {', '.join(before)}"
