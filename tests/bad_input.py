@@ -1,7 +1,7 @@
 """Files as nobody would make them on purpose, and what comes of them: python -m tests.bad_input [COUNT] [SEED].
 
-Mutants are made of short songs in eight formats: flipped and inserted bytes, cuts, bytes moved. A mutant is made, and heard by
-a worker, one after the other; the program ends with 1 when one of them crashed a worker, or took too long or too much memory.
+Mutants are made of short songs in eight formats: flipped and inserted bytes, cuts, bytes moved. Each is heard by a
+worker; the program ends with 1 when one of them crashed a worker, or took too long or too much memory.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def mutant(original: bytes, rng: np.random.Generator) -> bytes:
 
 def outcomes(files: Iterator[Path]) -> Iterator[tuple[Path, str]]:
     """Each file with its status, heard as the library hears it; files are deleted when they are done."""
-    with Pool(functools.partial(make_listener, "gtzan", None, False), 2, TIMEOUT, MEMORY) as pool:
+    with Pool(functools.partial(make_listener, "gtzan"), 2, TIMEOUT, MEMORY) as pool:
         for name, value in pool.map(map(str, files)):
             yield Path(name), value.status if isinstance(value, Failure) else OK
             Path(name).unlink()

@@ -12,10 +12,11 @@ import pytest
 import soundfile
 
 from musicclass import Classifier
-from musicclass.classifier import track_windows
+from musicclass.classifier import hear, track_windows
 from musicclass.confidence import Confidence, softmax
 from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import AudioError, DecodeError, InvalidSampleError, SilentError, TooShortError
+from musicclass.features import log_mel
 from tests.conftest import RATE, make_music, make_noise, make_tone
 
 
@@ -154,3 +155,34 @@ def test_golden_prediction(classifier):
     golden = json.loads((Path(__file__).parent / "golden" / "prediction.json").read_text())
     found = classifier.predict_waveform(make_music(24), RATE).probabilities
     assert found == pytest.approx(golden, abs=5e-3)
+
+
+def test_fast_hears_parts_of_a_long_track_alone(classifier, tmp_path):
+    music = np.concatenate([make_music(60), 0.3 * make_music(60)[::-1]])
+    soundfile.write(tmp_path / "long.flac", music, 22_050)
+    config = classifier.bundle.features
+    heard = hear(tmp_path / "long.flac", config, fast=True)
+    assert heard.windows.shape == (4, config.window_frames, config.n_mfcc) and heard.duration == 120
+    starts = [int(start * 22_050) for start, _ in heard.times]
+    assert starts == [22_050 * second for second in (10, 40, 70, 100)]
+    decoded = soundfile.read(tmp_path / "long.flac", dtype="float32")[0]
+    for window, start in zip(heard.windows, starts, strict=True):
+        frames = log_mel(decoded[start : start + 220_500], config)[: config.window_frames]
+        np.testing.assert_array_equal(track_windows(frames, config)[0], window)
+    told = classifier.predict(tmp_path / "long.flac", fast=True)
+    assert [(part.start, part.end) for part in told.segments] == [(10, 20), (40, 50), (70, 80), (100, 110)]
+
+
+def test_fast_is_the_whole_where_parts_are_not_to_be_had(classifier, tmp_path):
+    music = make_music(30)
+    soundfile.write(tmp_path / "short.flac", music, 22_050)
+    late = np.concatenate([np.zeros(22_050 * 60), make_music(60)]).astype(np.float32)
+    soundfile.write(tmp_path / "silent at first.flac", late, 22_050)
+    for path in tmp_path.iterdir():
+        assert classifier.predict(path, fast=True) == classifier.predict(path)
+    whole = (tmp_path / "silent at first.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DecodeError, match="cut"):
+        classifier.predict(tmp_path / "cut.flac", fast=True)
+    with (tmp_path / "short.flac").open("rb") as file:
+        assert classifier.predict(file, fast=True).probabilities == classifier.predict(file.name).probabilities

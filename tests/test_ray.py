@@ -107,7 +107,7 @@ def test_a_decoder_that_crashes_on_ray_is_a_row(tmp_path, cluster):
     on_ray._pool = on_ray.Pool(hostile.make_task, 1, 2, 4e8)
     try:
         for name, status in (("crash", "crashed"), ("hang", "timed out"), ("swell", "out of memory")):
-            assert on_ray._decode({}, 2, 4e8, {"path": name.encode()})["status"] == status
+            assert on_ray._decode({}, False, 2, 4e8, {"path": name.encode()})["status"] == status
     finally:
         on_ray._pool.__exit__()
         on_ray._pool = None

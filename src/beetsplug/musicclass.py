@@ -97,7 +97,7 @@ class MusicClassPlugin(BeetsPlugin):
         bundle = load_bundle(settings["model"].as_str())
         names = {genre: str(name) for genre, name in settings["names"].get(dict).items()}
         tagging = Tagging(mode, settings["top"].get(int), settings["min_confidence"].get(), names)
-        listener = functools.partial(make_listener, str(bundle.path), None, False)
+        listener = functools.partial(make_listener, str(bundle.path))
         limits = Options()
         with Pool(listener, max(1, min(usable_cores(), len(items))), limits.timeout, limits.max_memory) as pool:
             for path, value in pool.map(items):

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -63,6 +63,50 @@ def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) 
         raise
     except Exception as error:  # decoders meet bytes that nobody has foreseen; one file must not stop the rest
         raise _unusable(name, error) from error
+
+
+class Excerpts(NamedTuple):
+    """Parts of a file."""
+
+    found: list[tuple[float, Array]]  # where each begins, in seconds, and its samples (n,)
+    duration: float  # of the whole file, in seconds, as its header says
+
+
+def excerpts(
+    source: Source, sample_rate: int, seconds: float, count: int, limits: AudioConfig | None = None
+) -> Excerpts | None:
+    """`count` parts of a file, `seconds` long each and evenly spread, mono at `sample_rate`, without decoding the rest.
+
+    None where that can't be done or isn't worth it: the file has to be heard as a whole, which also tells what
+    is wrong with it.
+    """
+    limits, found = limits or AudioConfig(), []
+    try:
+        if isinstance(source, str | os.PathLike):
+            source = _checked(Path(source), source_name(source))
+        file = _opened_by_soundfile(source, "")
+        if file is None:
+            return None
+        with file:
+            rate, length = file.samplerate, int(seconds * file.samplerate)
+            frames = min(file.frames, int(limits.max_seconds * rate))
+            if not file.seekable() or frames < 2 * count * length or file.channels > limits.max_channels:
+                return None
+            for i in range(count):
+                start = (2 * i + 1) * frames // (2 * count) - length // 2
+                file.seek(start)
+                block = file.read(length, dtype="float32", always_2d=True)
+                if len(block) < length:
+                    return None
+                found.append(
+                    (start / rate, np.concatenate(list(resample(iter([block]), rate, sample_rate, "", limits))))
+                )
+        return Excerpts(found, frames / rate)
+    except (AudioError, soundfile.LibsndfileError):
+        return None
+    finally:
+        if not isinstance(source, str | os.PathLike):
+            source.seek(0)
 
 
 def resample(

@@ -1,6 +1,7 @@
 """File or waveform -> Prediction. This is the whole way, one line for each step:
 
-predict: audio.stream -> features.log_mel_of_blocks -> track_windows -> network -> confidence -> Prediction
+hear: audio.stream -> features.log_mel_of_blocks -> track_windows -> Heard
+tell: Heard -> network -> confidence -> Prediction
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from musicclass.explain import Explanation
 
 BATCH = 32  # windows at once; a constant, so that an answer never depends on what else is asked
+FAST_WINDOWS = 4  # of a track that is heard in parts
+
+
+class Heard(NamedTuple):
+    """What a model asks about a track."""
+
+    windows: Array  # (n_windows, n_frames, n_mfcc), MFCCs; all zeros where it is silent
+    times: Floats  # (n_windows, 2), the part of the time line in seconds that each window tells
+    duration: float  # seconds
 
 
 class Classifier:
@@ -48,12 +58,14 @@ class Classifier:
         """
         return cls(load_bundle(source), limits, min_confidence)
 
-    def predict(self, source: audio.Source) -> Prediction:
+    def predict(self, source: audio.Source, fast: bool = False) -> Prediction:
         """The genre of a file, by its path or as an open binary file.
 
-        Raises AudioError (see errors.py) when it can't be used.
+        With `fast`, of a long track only a few windows are decoded, where its format allows that. Raises AudioError
+        (see errors.py) when it can't be used.
         """
-        return self.predict_log_mel(*self._listen(source))
+        heard = hear(source, self.bundle.features, self.limits, fast)
+        return self.tell(heard, audio.source_name(source), _path(source))
 
     def explain(self, source: audio.Source, genre: str | None = None) -> Explanation:
         """Which seconds and frequencies of a file its best guess, or another `genre`, rests on; with the prediction.
@@ -64,8 +76,9 @@ class Classifier:
 
         if genre is not None and genre not in self.genres:
             raise ValueError(f"{self.bundle.name} doesn't know {genre!r}; it knows {', '.join(self.genres)}")
-        heard = self._listen(source)
-        return explain(self, heard[0], self.predict_log_mel(*heard), genre)
+        frames, duration = _log_mel_of_file(source, self.bundle.features, self.limits)
+        told = self.predict_log_mel(frames, duration, audio.source_name(source), _path(source))
+        return explain(self, frames, told, genre)
 
     def predict_waveform(self, waveform: npt.NDArray[np.floating], sample_rate: int) -> Prediction:
         """The genre of a waveform (n,) or (n, channels), floating point within -1..1, at `sample_rate` (Hz).
@@ -83,11 +96,14 @@ class Classifier:
 
     def predict_log_mel(self, frames: Array, duration: float, name: str, file: str | None = None) -> Prediction:
         """The genre of log-mel frames (n_frames, n_bands), in dB, of `duration` seconds; `name` is for messages."""
-        windows = track_windows(frames, self.bundle.features)
-        heard = np.array([window.any() for window in windows])
-        if not heard.any():
+        return self.tell(whole_track(frames, duration, self.bundle.features), name, file)
+
+    def tell(self, heard: Heard, name: str, file: str | None = None) -> Prediction:
+        """The genre of what `hear` has heard; `name` is for messages. Raises SilentError."""
+        sounds = np.array([window.any() for window in heard.windows])
+        if not sounds.any():
             raise SilentError(f"{name}: nothing but silence; check how it was recorded or exported")
-        windows = windows[heard]
+        windows = heard.windows[sounds]
         logits = self._logits(windows)
         told = self.bundle.confidence.track(windows, logits)
         order = np.argsort(-told.probabilities, kind="stable")
@@ -100,8 +116,8 @@ class Classifier:
             confidence=told.confidence,
             familiarity=told.familiarity,
             probabilities=ranked,
-            duration=duration,
-            segments=tuple(self._segments(heard, told.by_window, told.sure, duration)),
+            duration=heard.duration,
+            segments=tuple(self._segments(heard.times, sounds, told.by_window, told.sure)),
             model=self.bundle.name,
         )
 
@@ -112,24 +128,16 @@ class Classifier:
         """Calibrated probabilities (n_windows, n_genres) of MFCC windows (n_windows, n_frames, n_mfcc)."""
         return self.bundle.confidence.probabilities(self._logits(windows))
 
-    def _listen(self, source: audio.Source) -> tuple[Array, float, str, str]:
-        """Log-mel frames of a file, its duration in seconds, its name for messages, and its path or name."""
-        name = audio.source_name(source)
-        frames, duration = listen(source, self.bundle.features, self.limits)
-        return frames, duration, name, os.fspath(source) if isinstance(source, str | os.PathLike) else name
-
     def _logits(self, windows: Array) -> Array:
         batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
         return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in batches])
 
     def _segments(
-        self, heard: npt.NDArray[np.bool_], probabilities: Floats, confidence: Floats, duration: float
+        self, times: Floats, sounds: npt.NDArray[np.bool_], probabilities: Floats, confidence: Floats
     ) -> Iterator[Segment]:
-        """The time line in equal parts, each told by the window that it lies in."""
-        rows, step = zip(probabilities, map(float, confidence), strict=True), duration / len(heard)
-        for i, sounds in enumerate(heard):
-            start, end = i * step, (i + 1) * step
-            if not sounds:
+        rows = zip(probabilities, map(float, confidence), strict=True)
+        for (start, end), sounding in zip(times.tolist(), sounds, strict=True):
+            if not sounding:
                 yield Segment(start, end, genre=None, best_guess=None, confidence=0.0, probabilities={})
                 continue
             row, sure = next(rows)
@@ -138,8 +146,28 @@ class Classifier:
             yield Segment(start, end, self._named(guess, sure), guess, sure, shares)
 
 
-def listen(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None) -> tuple[Array, float]:
-    """Log-mel frames (n_frames, n_bands) of a file, in dB, and the seconds that were heard. Raises AudioError."""
+def hear(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None, fast: bool = False) -> Heard:
+    """What a model asks about a file; with `fast`, a few windows of it, spread evenly. Raises AudioError."""
+    if fast and (parts := audio.excerpts(source, features.sample_rate, features.window_seconds, FAST_WINDOWS, limits)):
+        windows = [_log_mel([part], features)[0][: features.window_frames] for _, part in parts.found]
+        times = np.array([(start, start + features.window_seconds) for start, _ in parts.found])
+        return Heard(np.concatenate([track_windows(window, features) for window in windows]), times, parts.duration)
+    return whole_track(*_log_mel_of_file(source, features, limits), features)
+
+
+def whole_track(frames: Array, duration: float, features: FeatureConfig) -> Heard:
+    """Log-mel frames (n_frames, n_bands) of `duration` seconds as windows, each of which tells an equal part."""
+    windows = track_windows(frames, features)
+    starts = np.arange(len(windows)) * (duration / len(windows))
+    ends = np.arange(1, len(windows) + 1) * (duration / len(windows))
+    return Heard(windows, np.stack([starts, ends], axis=1), duration)
+
+
+def _path(source: audio.Source) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else audio.source_name(source)
+
+
+def _log_mel_of_file(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None) -> tuple[Array, float]:
     return _log_mel(audio.stream(source, features.sample_rate, limits), features)
 
 

@@ -156,6 +156,7 @@ def library(
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write: .parquet, .csv or .jsonl.")],
     model: ModelOption = "gtzan",
     timeline: Annotated[bool, typer.Option("--timeline", help="The segments along each track, too.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Hear a few parts of each track only.")] = False,
     report: Annotated[Path | None, typer.Option(help="One HTML page (.html) about the whole library.")] = None,
     workers: WorkersOption = None,
     timeout: TimeoutOption = 60.0,
@@ -174,7 +175,9 @@ def library(
     if report and report.suffix.lower() != ".html":
         raise typer.BadParameter("--report: its file ends in .html")
     cores = workers or running.usable_cores()
-    options = running.Options(model, min_confidence, timeline, cores, timeout, max_memory * 1e9, retry_failed, ray)
+    options = running.Options(
+        model, min_confidence, timeline, cores, timeout, max_memory * 1e9, fast, retry_failed, ray
+    )
     try:
         summary = running.run(folders, out, options, report)
     except KeyboardInterrupt:

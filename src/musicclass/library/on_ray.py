@@ -1,4 +1,4 @@
-"""The same as workers.Pool, on Ray: paths -> log-mel frames in CPU tasks -> rows by actors that keep the model.
+"""The same as workers.Pool, on Ray: paths -> windows in CPU tasks -> rows by actors that keep the model.
 
 A file that crashes its decoder, hangs or swells is a row here, too: each Ray worker decodes in a worker process of
 its own (workers.py). A Ray worker or machine that dies is Ray's affair: it does the lost blocks again.
@@ -21,7 +21,7 @@ import numpy as np
 
 from musicclass.audio import source_name
 from musicclass.bundle import CARD, MODEL, Bundle
-from musicclass.classifier import Classifier, listen
+from musicclass.classifier import Classifier, Heard, hear
 from musicclass.config import FeatureConfig, from_dict, to_dict
 from musicclass.errors import AudioError, require
 from musicclass.library import run
@@ -60,7 +60,7 @@ class RayPool:
         ray = require("ray", "ray")
         source, limits = iter(items), (self.options.timeout, self.options.max_memory)
         model = ray.put([(self.bundle.path / name).read_bytes() for name in (CARD, MODEL)])
-        decode = functools.partial(_decode, to_dict(self.bundle.features), *limits)
+        decode = functools.partial(_decode, to_dict(self.bundle.features), self.options.fast, *limits)
         tell_with = ([model], self.options.min_confidence, self.options.timeline)
         actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // 4)  # decoding takes most of the time
         while some := list(itertools.islice(source, FILES_AT_ONCE)):
@@ -74,27 +74,30 @@ class RayPool:
                 yield os.fsdecode(row["path"]), _read(row)
 
 
-def _decode(features: dict[str, Any], timeout: float, max_memory: float, row: dict[str, Any]) -> dict[str, Any]:
-    """In a Ray task: the log-mel frames of a file, as bytes, or why there are none."""
+def _decode(
+    features: dict[str, Any], fast: bool, timeout: float, max_memory: float, row: dict[str, Any]
+) -> dict[str, Any]:
+    """In a Ray task: what is heard of a file, or why there is nothing."""
     global _pool
     if _pool is None:
-        _pool = Pool(functools.partial(_make_decoder, features), 1, timeout, max_memory)
+        _pool = Pool(functools.partial(_make_decoder, features, fast), 1, timeout, max_memory)
         atexit.register(_pool.__exit__)
     ((_, value),) = _pool.map([os.fsdecode(row["path"])])
     path = row["path"]
     if isinstance(value, Failure):
-        return {"path": path, "frames": b"", "duration": 0.0, "status": value.status, "error": value.error}
-    frames, duration = value
-    return {"path": path, "frames": frames.tobytes(), "duration": duration, "status": run.OK, "error": ""}
+        empty = {"windows": b"", "times": b"", "duration": 0.0}
+        return {"path": path, **empty, "status": value.status, "error": value.error}
+    heard = {"windows": value.windows.tobytes(), "times": value.times.tobytes(), "duration": value.duration}
+    return {"path": path, **heard, "status": run.OK, "error": ""}
 
 
-def _make_decoder(features: dict[str, Any]) -> Task:
+def _make_decoder(features: dict[str, Any], fast: bool) -> Task:
     config = from_dict(FeatureConfig, features)
 
     def decode(path: str) -> Any:
         try:
             with run.opened(path) as source:
-                return listen(source, config)
+                return hear(source, config, fast=fast)
         except AudioError as error:
             return run.failure(error)
 
@@ -102,7 +105,7 @@ def _make_decoder(features: dict[str, Any]) -> Task:
 
 
 class _Teller:
-    """In a Ray actor: frames -> the row, as JSON."""
+    """In a Ray actor: what was heard -> the row, as JSON."""
 
     def __init__(self, model: list[Any], min_confidence: float | None, timeline: bool):
         card, network = require("ray", "ray").get(model[0])
@@ -115,10 +118,13 @@ class _Teller:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         value: Any = Failure(row["status"], row["error"])
         if row["status"] == run.OK:
-            frames = np.frombuffer(row["frames"], np.float32).reshape(-1, self.classifier.bundle.features.n_bands)
+            times = np.frombuffer(row["times"], np.float64).reshape(-1, 2)
+            shape = len(times), -1, self.classifier.bundle.features.n_mfcc
+            windows = np.frombuffer(row["windows"], np.float32).reshape(shape)
             name = source_name(os.fsdecode(row["path"]))
             try:
-                value = run.as_told(self.classifier.predict_log_mel(frames, row["duration"], name), self.timeline)
+                told = self.classifier.tell(Heard(windows, times, row["duration"]), name)
+                value = run.as_told(told, self.timeline)
             except AudioError as error:
                 value = run.failure(error)
         failed = isinstance(value, Failure)

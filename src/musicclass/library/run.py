@@ -50,6 +50,7 @@ class Options:
     workers: int = field(default_factory=lambda: usable_cores())
     timeout: float = 60.0  # seconds for one file
     max_memory: float = 1e9  # bytes for one worker
+    fast: bool = False  # a few windows of each track only
     retry: bool = False  # failed files again
     ray: str | None = None  # the address of a Ray cluster, or "local": instead of workers of our own
 
@@ -57,7 +58,14 @@ class Options:
         """What answers depend on, as one short word."""
         from musicclass import __version__
 
-        what = [__version__, bundle.card["sha256"], bundle.card["confidence"], self.min_confidence, self.timeline]
+        what = [
+            __version__,
+            bundle.card["sha256"],
+            bundle.card["confidence"],
+            self.min_confidence,
+            self.timeline,
+            self.fast,
+        ]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
@@ -117,7 +125,9 @@ def _pool(options: Options, bundle: Bundle, make_task: Any, to_do: int) -> Any:
         from musicclass.library.on_ray import RayPool
 
         return RayPool(bundle, options)
-    make_task = make_task or functools.partial(make_listener, options.model, options.min_confidence, options.timeline)
+    make_task = make_task or functools.partial(
+        make_listener, options.model, options.min_confidence, options.timeline, options.fast
+    )
     return Pool(make_task, min(options.workers, max(1, to_do)), options.timeout, options.max_memory)
 
 
@@ -131,7 +141,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_listener(model: str, min_confidence: float | None, timeline: bool) -> Task:
+def make_listener(model: str, min_confidence: float | None = None, timeline: bool = False, fast: bool = False) -> Task:
     """What a worker does: path -> the row's part that comes from hearing the file, or a Failure."""
     from musicclass.classifier import Classifier
 
@@ -140,7 +150,7 @@ def make_listener(model: str, min_confidence: float | None, timeline: bool) -> T
     def hear_one(path: str) -> Row | Failure:
         try:
             with opened(path) as source:
-                return as_told(classifier.predict(source), timeline)
+                return as_told(classifier.predict(source, fast), timeline)
         except AudioError as error:
             return failure(error)
 
