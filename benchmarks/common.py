@@ -52,13 +52,14 @@ def within(holds: bool) -> str:
     return "within" if holds else "NOT within"
 
 
-def write_music(path: Path, seconds: float, format: str) -> Path:
-    """Stereo made-up music at 44.1 kHz, as `format` ("WAV", or "MP3" at 192 kbit/s): the demo's clip, over and over."""
+def write_music(path: Path, seconds: float, format: str, bitrate: int = 192) -> Path:
+    """Stereo made-up music at 44.1 kHz, as `format` ("WAV", or "MP3" at `bitrate` kbit/s): the demo's clip, repeated."""
     maker = _make_clip()
     clip = np.concatenate([maker.groove(np.random.default_rng(0)), maker.chords()])
     clip = np.tile(0.5 * clip / np.abs(clip).max(), int(np.ceil(seconds * maker.RATE / len(clip))))
     stereo = np.stack([clip, np.roll(clip, maker.RATE // 100)], axis=1)[: int(seconds * maker.RATE)]
-    quality = {"compression_level": 0.445, "bitrate_mode": "CONSTANT"} if format == "MP3" else {}  # 192 kbit/s
+    level = 1 - (bitrate - 32 + 0.5) / (320 - 32)  # libsndfile's scale, from 320 down to 32 kbit/s
+    quality = {"compression_level": max(0, level), "bitrate_mode": "CONSTANT"} if format == "MP3" else {}
     with soundfile.SoundFile(path, "w", maker.RATE, 2, format=format, **quality) as file:
         for start in range(0, len(stereo), BLOCK_FRAMES):
             file.write(stereo[start : start + BLOCK_FRAMES])
