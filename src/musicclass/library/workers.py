@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Pool:
 
     def _start(self) -> _Worker:
         ours, theirs = _spawn.Pipe()
-        with _one_thread():
+        with _one_thread(), _deaf_to_interrupts():
             process = _spawn.Process(target=_work, args=(theirs, self.make_task), daemon=True)
             process.start()
         theirs.close()
@@ -145,7 +146,7 @@ class Pool:
 
 def _work(pipe: Connection, make_task: Callable[[], Task]) -> None:
     """A worker's life: until its pipe ends, which it also does when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the parent could not ignore it
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)  # decoders chatter
     with contextlib.suppress(OSError, EOFError):
@@ -179,6 +180,19 @@ def _one_thread() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C is the parent's affair: a process that is born while SIGINT is ignored goes on ignoring it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(worker: _Worker) -> None:
