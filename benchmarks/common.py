@@ -53,7 +53,7 @@ def within(holds: bool) -> str:
 
 
 def write_music(path: Path, seconds: float, format: str, bitrate: int = 192) -> Path:
-    """Stereo made-up music at 44.1 kHz, as `format` ("WAV", or "MP3" at `bitrate` kbit/s): the demo's clip, repeated."""
+    """Stereo made-up music at 44.1 kHz, as `format` ("WAV", or "MP3" at `bitrate` kbit/s): the demo's clip."""
     maker = _make_clip()
     clip = np.concatenate([maker.groove(np.random.default_rng(0)), maker.chords()])
     clip = np.tile(0.5 * clip / np.abs(clip).max(), int(np.ceil(seconds * maker.RATE / len(clip))))

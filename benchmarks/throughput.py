@@ -19,17 +19,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ[_name] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import numpy as np
 import soundfile
 
 from common import BLOCK_FRAMES, print_table, within, write_music
 from musicclass.bundle import load_bundle
-from musicclass.classifier import Classifier, track_windows
+from musicclass.classifier import Classifier
 from musicclass.library.journal import Journal
-from musicclass.library.run import Options, hear, look_at, make_listener, run, usable_cores
+from musicclass.library.run import Options, hear, look_at, run, usable_cores
 from musicclass.library.workers import Pool
 
 SECONDS = 240

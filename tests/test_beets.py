@@ -56,13 +56,20 @@ def _home(folder: Path) -> dict[str, str]:
     return {**os.environ, "BEETSDIR": str(folder), "HOME": str(folder)}
 
 
+def sources(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
 def genres(beet) -> dict[str, str]:
     return dict(line.split("|") for line in beet("ls", "-f", "$title|$genres").splitlines())
 
 
 def test_import_fills_in_what_is_missing(beet, tmp_path):
+    originals = sources(tmp_path / "album")
     beet("import", beet.album)
     assert genres(beet) == {"one": "Mine", "two": "Zydeco", "short": ""}
+    assert sources(tmp_path / "album") == originals, "the files that were copied are as they were"
+    beet("write")
     (written,) = (tmp_path / "library").rglob("*one.flac")
     assert read_genres(str(written)) == ("Mine",)
     assert beet("ls", "-a", "-f", "$genres").strip() in ("Mine", "Zydeco")

@@ -184,5 +184,9 @@ def test_fast_is_the_whole_where_parts_are_not_to_be_had(classifier, tmp_path):
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DecodeError, match="cut"):
         classifier.predict(tmp_path / "cut.flac", fast=True)
+    soundfile.write(tmp_path / "whole.wav", np.tile(music, 8), 22_050)
+    (tmp_path / "half.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:5_000_000])
+    with pytest.raises(DecodeError, match="cut short"):
+        classifier.predict(tmp_path / "half.wav", fast=True)
     with (tmp_path / "short.flac").open("rb") as file:
         assert classifier.predict(file, fast=True).probabilities == classifier.predict(file.name).probabilities

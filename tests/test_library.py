@@ -23,7 +23,7 @@ from musicclass import LibraryError, walk
 from musicclass.library.journal import Journal
 from musicclass.library.report import page
 from musicclass.library.run import Options, run
-from musicclass.library.workers import Pool
+from musicclass.library.workers import Failure, Pool
 from tests import hostile
 from tests.conftest import ROOT, make_music, make_noise
 
@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_as_if_never_interrupted(folder, tmp_path, task, si
 
 def test_two_runs_on_one_output(folder, tmp_path):
     out = tmp_path / "genres.jsonl"
-    with Journal(tmp_path / "genres.jsonl.journal", "x"), pytest.raises(LibraryError, match="another run"):
+    with Journal(tmp_path / "genres.jsonl.journal", ("x", "y")), pytest.raises(LibraryError, match="another run"):
         run([str(folder)], out, TWO, make_task=hostile.make_task)
     assert not out.exists()
     run([str(folder)], out, TWO, make_task=hostile.make_task)
@@ -197,6 +197,23 @@ def test_a_full_disk_loses_nothing_that_is_done(folder, tmp_path, task, monkeypa
     assert 0 < done < 40 and not out.exists()
     run([str(folder)], out, long, make_task=task)
     assert len(read(out)) == 40 and len(heard(tmp_path)) <= 40 + 2
+
+
+def test_files_of_any_time(folder, tmp_path):
+    for name, second in (("past.mp3", -(10**9)), ("future.mp3", 2**34)):
+        (folder / name).touch()
+        try:
+            os.utime(folder / name, (second, second))
+        except (OSError, OverflowError):
+            pytest.skip("this file system has no such times")
+    assert run([str(folder)], tmp_path / "genres.jsonl", TWO, make_task=hostile.make_task).files == 42
+    assert {row["status"] for row in read(tmp_path / "genres.jsonl")} == {"ok"}
+
+
+def test_a_place_that_cannot_be_written(folder, tmp_path):
+    (tmp_path / "genres.jsonl.journal").mkdir()
+    with pytest.raises(OSError, match="choose another place"):
+        run([str(folder)], tmp_path / "genres.jsonl", TWO, make_task=hostile.make_task)
 
 
 def test_a_journal_that_is_none(folder, tmp_path):
@@ -229,6 +246,18 @@ def test_workers_that_cannot_start_are_no_endless_loop():
     for make, message in ((hostile.make_nothing, "no such model here"), (hostile.make_dead, "exit status 7")):
         with Pool(make, 2, 60, 1e9) as pool, pytest.raises(LibraryError, match=message):
             list(pool.map(["a"]))
+
+
+def test_a_worker_that_is_too_large_before_its_first_item():
+    with Pool(hostile.make_task, 2, 60, 1e6) as pool, pytest.raises(LibraryError, match="--max-memory"):
+        list(pool.map(["a"]))
+
+
+def test_a_slow_consumer_times_nobody_out():
+    with Pool(functools.partial(hostile.make_task, "", 0.2), 3, 1, 1e9) as pool:
+        for _, value in pool.map([f"song {i}" for i in range(9)]):
+            assert not isinstance(value, Failure)
+            time.sleep(1.2)
 
 
 def test_pool_of_nothing_starts_nothing():

@@ -166,6 +166,18 @@ def test_a_bucket_on_ray(bucket, tmp_path, cluster):
     assert '"status": "ok"' in (tmp_path / "a.jsonl").read_text()
 
 
+def test_addresses_of_other_systems(folder, tmp_path):
+    (tmp_path / "100% or more?").mkdir()
+    shutil.copy(folder / "song 00.flac", tmp_path / "100% or more?" / "what? 50%.flac")
+    ((address, size, _),) = store.look_at(tmp_path.as_uri())
+    assert address == f"{tmp_path.as_uri()}/100%25 or more%3F/what%3F 50%25.flac"
+    with store.open_file(address) as file:
+        assert len(file.read()) == size and file.name == address
+    assert store._split("hdfs://node:8020/a/b?x=1") == ("hdfs", "node:8020", "/a/b", "x=1")
+    assert store._address("hdfs://node:8020/a?x=1", "/a/c") == "hdfs://node:8020/a/c?x=1"
+    assert store._address("s3://music/a?x=1", "music/a/c") == "s3://music/a/c?x=1"
+
+
 def test_addresses_that_lead_nowhere(bucket, tmp_path):
     for place in ("music/none", "nobucket/all"):
         with pytest.raises(LibraryError, match=place):

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import mutagen
+import numpy as np
 import pytest
 import soundfile
 from mutagen.apev2 import APEv2
@@ -21,6 +23,7 @@ from musicclass.errors import ConfigError, LibraryError
 from musicclass.library import delta, tags
 from musicclass.library.run import Options
 from musicclass.library.tags import Change, Mode, TagError, Tagging
+from musicclass.library.workers import Failure
 from tests.conftest import make_music
 from tests.test_audio import encode
 
@@ -64,7 +67,7 @@ def test_every_format_there_and_back(song, tmp_path, ending):
     assert tags.read_genres(path) == ("Ré🎵",)
     assert list(tags.undo(journal)) == [(path, ""), (path, "")]
     assert Path(path).read_bytes() == before and os.stat(path).st_mtime_ns == modified
-    assert [why for _, why in tags.undo(journal)][-1] == "is as it was"
+    assert [why for _, why in tags.undo(journal)] == ["was changed since; left as it is", "is as it was"]
     assert sorted(os.listdir(tmp_path)) == ["journal", f"song.{ending}"], "nothing is left behind"
 
 
@@ -139,6 +142,11 @@ def test_a_journal_cut_off_or_none(song, tmp_path):
     journal.write_text('{"path": 1}\n{}')
     with pytest.raises(LibraryError, match="line 1"):
         list(tags.undo(journal))
+    journal.write_text('{"path": "/music/x.mp3", "ol')
+    with tags.open_journal(journal) as notes:
+        tags.write(Change(path, (), ("Jazz",)), notes)
+    told = list(tags.undo(journal))
+    assert told[0] == (path, "") and "line 1" in told[1][1] and Path(path).read_bytes() == before
     with pytest.raises(LibraryError, match="can't be read"):
         list(tags.undo(tmp_path / "none"))
 
@@ -155,10 +163,44 @@ def test_files_that_must_not_be_written(song, tmp_path, monkeypatch):
         write(Change(path, (), ("Jazz",)), tmp_path / "journal")
     monkeypatch.undo()
     assert Path(path).read_bytes() == before
+    with pytest.raises(TagError, match="changed meanwhile"):
+        write(Change(path, ("Blues",), ("Jazz",)), tmp_path / "journal")
     for name, content in (("a.mp3", b""), ("b.flac", b"fLaC" + b"\0" * 99), ("c.au", b".snd" + b"\0" * 99)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TagError, match=name):
             tags.read_genres(str(tmp_path / name))
+    encode(tmp_path / "d.aac", make_music(3, 44_100), 44_100, "aac")
+    with pytest.raises(TagError, match="no tags of a kind"):
+        tags.read_genres(str(tmp_path / "d.aac"))
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "e.mp3")
+        with pytest.raises(TagError, match="not a regular file"):
+            tags.read_genres(str(tmp_path / "e.mp3"))
+
+
+def test_a_crash_while_the_copy_is_made_harms_nothing(song, tmp_path):
+    path, journal = song("flac"), tmp_path / "journal"
+    before = Path(path).read_bytes()
+    with pytest.raises(TagError, match=f"{path}.*crashed"):
+        write(Change(path, (), ("Jazz",)), journal, prepare=lambda order: Failure("crashed", "its decoder crashed"))
+    with tags.preparing(60, 1e9) as prepare:
+        write(Change(path, (), ("Jazz",)), journal, prepare=prepare)
+        with pytest.raises(TagError, match="meanwhile"):
+            write(Change(path, (), ("Blues",)), journal, prepare=prepare)
+    assert tags.read_genres(path) == ("Jazz",)
+    assert list(tags.undo(journal)) == [(path, "")] and Path(path).read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["journal", "song.flac"]
+
+
+def test_genres_in_the_info_of_a_wav_count(tmp_path):
+    path = tmp_path / "info.wav"
+    with av.open(str(path), "w") as container:
+        container.metadata["genre"] = "Zydeco"
+        stream = container.add_stream("pcm_s16le", rate=22_050, layout="mono")
+        frame = av.AudioFrame.from_ndarray((make_music(2) * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = 22_050
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert tags.read_genres(str(path)) == ("Zydeco",)
 
 
 def test_links_and_rights_stay(song, tmp_path):
@@ -189,9 +231,9 @@ def test_proposals(song, tmp_path, classifier):
     ranked, options = list(told.probabilities), Options(workers=2)
     found = dict(tags.propose([str(tmp_path)], Tagging(min_confidence=0, top=2), options))
     assert found[paths["flac"]] == Change(paths["flac"], (), tuple(ranked[:2]))
-    assert found[paths["ogg"]].endswith("has Zydeco") and isinstance(found[paths["mp3"]], Change)
+    assert found[paths["ogg"]].why.endswith("has Zydeco") and isinstance(found[paths["mp3"]], Change)
     found = dict(tags.propose([str(tmp_path)], Tagging(min_confidence=1), options))
-    assert "unknown" in found[paths["flac"]] and "unknown" in found[paths["mp3"]], "unknown is never written"
+    assert "unknown" in found[paths["flac"]].why and "unknown" in found[paths["mp3"]].why, "unknown is never written"
     named = Tagging(Mode.append, min_confidence=0, names={ranked[0]: "Mine"})
     found = dict(tags.propose([paths["flac"], paths["ogg"]], named, options))
     assert found[paths["flac"]].after == ("Mine",) and found[paths["ogg"]].after[0] == "Zydeco"
@@ -208,21 +250,27 @@ def test_command_line(song, tmp_path):
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
     table = tmp_path / "genres.jsonl"
-    subprocess.run([sys.executable, "-m", "musicclass", "library", str(music), "-o", str(table)], check=True)
+    hearing = [sys.executable, "-m", "musicclass", "library", str(music), "-o", str(table), "--timeline"]
+    subprocess.run(hearing, check=True)
     done = tag(music, "--min-confidence", 0, "--library", table)
     assert done.returncode == 0 and "none -> " in done.stdout and "--write does it" in done.stderr
     assert "1 of 1 files are done already" in done.stderr
+    assert "1 of 1 files are done already" in subprocess.run(hearing, capture_output=True, text=True).stderr
     assert Path(moved).read_bytes() == before
     done = tag(music, "--min-confidence", 0, "--write")
     assert done.returncode == 0 and len(tags.read_genres(moved)) == 1
     (journal,) = tmp_path.glob("musicclass-tags-*.journal")
     assert f"--undo {journal.name}" in done.stderr
     assert tag("--undo", journal).returncode == 0 and Path(moved).read_bytes() == before
+    (music / "broken.mp3").write_bytes(b"no music")
+    done = tag(music, "--min-confidence", 0)
+    assert done.returncode == 1 and "1 can't" in done.stderr
     for arguments, message in (
         (["--undo", journal, music], "alone"),
         ([], "no folder"),
         ([music, "--append", "--replace"], "choose one"),
         ([tmp_path / "none"], "no such file"),
+        ([music, "--library", tmp_path / "none.csv"], "not a table"),
     ):
         done = tag(*arguments)
         assert done.returncode == 2 and message in done.stderr

@@ -29,7 +29,7 @@ from beets.plugins import BeetsPlugin
 from musicclass.bundle import load_bundle
 from musicclass.errors import MusicClassError
 from musicclass.library.run import Options, as_row, make_listener, usable_cores
-from musicclass.library.tags import Change, Mode, Tagging, proposal
+from musicclass.library.tags import Change, Left, Mode, Tagging, proposal
 from musicclass.library.workers import Pool
 
 
@@ -52,7 +52,7 @@ class MusicClassPlugin(BeetsPlugin):
 
         def run(library: Any, options: Any, arguments: list[str]) -> None:
             mode = Mode.replace if options.replace else Mode.append if options.append else self._mode()
-            changed = self._tell(library.items(arguments), mode, options.pretend)
+            changed = self._tell(library.items(arguments), mode, config["import"]["write"].get(bool), options.pretend)
             for album in {item.album_id: item.get_album() for item in changed if item.album_id}.values():
                 self._tell_album(album, mode)
 
@@ -60,24 +60,23 @@ class MusicClassPlugin(BeetsPlugin):
         return [command]
 
     def imported(self, session: Any, task: Any) -> None:
-        """At an import."""
+        """At an import: into the library alone, as the files are still the originals; beets writes its copies later."""
         mode = self._mode()
-        self._tell(task.imported_items(), mode)
+        self._tell(task.imported_items(), mode, write=False)
         if task.is_album:
             self._tell_album(task.album, mode)
 
     def _mode(self) -> Mode:
         return Mode(self.config["mode"].as_choice([mode.value for mode in Mode]))
 
-    def _tell(self, items: Iterable[Item], mode: Mode, pretend: bool = False) -> list[Item]:
-        """Set genres in beets' library and, if it is set to write, in tags; returns the items that it changed."""
-        write = config["import"]["write"].get(bool)
+    def _tell(self, items: Iterable[Item], mode: Mode, write: bool, pretend: bool = False) -> list[Item]:
+        """Set genres in beets' library and, with `write`, in tags; returns the items that it changed."""
         found = {os.fsdecode(item.path): item for item in items if mode is not Mode.only_missing or not item.genres}
         changed = []
         try:
             for path, change in self._changes(found, mode):
-                if isinstance(change, str):
-                    self._log.info("{}", change)
+                if isinstance(change, Left):
+                    self._log.info("{}", change.why)
                     continue
                 item = found[path]
                 before, now = ", ".join(change.before) or "none", ", ".join(change.after)
@@ -92,7 +91,7 @@ class MusicClassPlugin(BeetsPlugin):
             raise ui.UserError(f"musicclass: {error}") from None
         return changed
 
-    def _changes(self, items: dict[str, Item], mode: Mode) -> Iterator[tuple[str, Change | str]]:
+    def _changes(self, items: dict[str, Item], mode: Mode) -> Iterator[tuple[str, Change | Left]]:
         settings = self.config
         bundle = load_bundle(settings["model"].as_str())
         names = {genre: str(name) for genre, name in settings["names"].get(dict).items()}

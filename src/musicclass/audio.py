@@ -88,6 +88,7 @@ def excerpts(
         if file is None:
             return None
         with file:
+            _refuse_small_chunks("", file)
             rate, length = file.samplerate, int(seconds * file.samplerate)
             frames = min(file.frames, int(limits.max_seconds * rate))
             if not file.seekable() or frames < 2 * count * length or file.channels > limits.max_channels:
@@ -259,10 +260,14 @@ def _soundfile_blocks(file: soundfile.SoundFile, name: str) -> Iterator[Array]:
             break
         frames += len(block)
         yield block
+    _refuse_small_chunks(name, file)
+    _refuse_cut(name, frames, file.frames, rate)
+
+
+def _refuse_small_chunks(name: str, file: soundfile.SoundFile) -> None:
     for promised, found in re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info):
         if int(promised) < SIZE_UNKNOWN:
             _refuse_small(name, int(found), int(promised))
-    _refuse_cut(name, frames, file.frames, rate)
 
 
 @contextmanager

@@ -235,24 +235,27 @@ def tag(
     options = Options(model, workers=workers or usable_cores(), timeout=timeout, max_memory=max_memory * 1e9)
     proposals = tags.propose(folders, tags.Tagging(mode, top, min_confidence, own_names), options, table)
     target = journal or Path(time.strftime("musicclass-tags-%Y%m%d-%H%M%S.journal"))
-    with target.open("a", encoding="utf-8") if write else contextlib.nullcontext() as notes:
-        _tag_files(proposals, notes, keep_mtime, target)
+    with (
+        tags.open_journal(target) if write else contextlib.nullcontext() as notes,
+        tags.preparing(timeout, max_memory * 1e9) as prepare,
+    ):
+        _tag_files(proposals, notes, keep_mtime, prepare, target)
 
 
-def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, target: Path) -> None:
+def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, prepare: Any, target: Path) -> None:
     from musicclass.audio import source_name
     from musicclass.library import tags
 
     changed, left, failed = 0, 0, 0
     try:
         for path, change in proposals:
-            if isinstance(change, str):
-                left += 1
-                print(change, file=sys.stderr)
+            if isinstance(change, tags.Left):
+                left, failed = left + (not change.failed), failed + change.failed
+                print(" ".join(source_name(change.why).split()), file=sys.stderr)
                 continue
             try:
                 if notes:
-                    tags.write(change, notes, keep_mtime)
+                    tags.write(change, notes, keep_mtime, prepare)
                 changed += 1
                 print(f"{source_name(path)}: {', '.join(change.before) or 'none'} -> {', '.join(change.after)}")
             except (tags.TagError, OSError) as error:
@@ -263,7 +266,7 @@ def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, target: Path) -> No
             print(f"{changed} files changed, {left} left, {failed} failed; take it back: "
                   f"musicclass tag --undo {target}", file=sys.stderr)  # fmt: skip
         else:
-            print(f"{changed} files would change, {left} would not; --write does it", file=sys.stderr)
+            print(f"{changed} files would change, {left} would not, {failed} can't; --write does it", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 

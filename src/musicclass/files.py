@@ -18,12 +18,30 @@ def write_atomically(path: Path) -> Iterator[IO[Any]]:
     try:
         with open(handle, "wb") as file:
             yield file
+            if not file.closed:
+                sync(file)
         os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        move(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def sync(file: IO[Any]) -> None:
+    """Have what was written on the disk, so that a power cut after a move leaves no empty file."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def move(source: str | Path, target: str | Path) -> None:
+    """Put one file in place of another, for good."""
+    os.replace(source, target)
+    if os.name == "posix":
+        folder = os.open(Path(target).absolute().parent, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # some file systems can't
+            os.fsync(folder)
+        os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:

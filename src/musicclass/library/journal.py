@@ -35,14 +35,19 @@ create table if not exists runs (run integer primary key)
 class Journal:
     """Files that a run has come by, and their rows."""
 
-    def __init__(self, path: Path, settings: str):
-        """Open or begin the journal at `path`; rows that were made with other `settings` count as not done.
+    def __init__(self, path: Path, settings: tuple[str, str], any_rest: bool = False):
+        """Open or begin the journal at `path`; rows that were made with other `settings` (see run.Options) count as
+        not done, or, with `any_rest`, those of another model.
 
-        Raises LibraryError when another run holds it, or it isn't one.
+        Raises LibraryError when another run holds it, or it isn't one, and OSError when it can't be written.
         """
-        self.path, self.settings = path, settings
+        self.path, self.settings = path, "-".join(settings)
+        self.accepted = settings[0] if any_rest else self.settings
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise OSError(f"{path}: {error}; choose another place") from None
         try:
             self._db.execute("pragma locking_mode = exclusive")
             self._db.execute("pragma journal_mode = wal")
@@ -95,23 +100,27 @@ class Journal:
 
     def record(self, path: str, row: Row, failed: bool) -> None:
         """Keep a file's row."""
-        done = f"update files set done = {self._now()}, failed = ?, row = ? where path = ?"
+        done = f"update files set done = {self._now(self.settings)}, failed = ?, row = ? where path = ?"
         self._db.execute(done, (failed, json.dumps(row), os.fsencode(path)))
 
     def rows(self) -> Iterator[Row]:
         """Everything that is known of this run's files, in order of path; of files still to do, nothing."""
         columns = "path, size, modified, row"
         for path, size, modified, row in self._db.execute(
-            f"select {columns} from files where run = ? and done = {self._now()} order by path", (self.run,)
+            f"select {columns} from files where run = ? and {self._holds()} order by path", (self.run,)
         ):
             yield {"path": os.fsdecode(path), "size": size, "modified": modified, **json.loads(row)}
 
-    def _now(self) -> str:
-        """SQL for what `done` says when the row still holds."""
-        return f"(size || ':' || modified || ':{self.settings}')"
+    def _now(self, settings: str) -> str:
+        """SQL for what `done` says of the file as it is now."""
+        return f"(size || ':' || modified || ':{settings}')"
+
+    def _holds(self) -> str:
+        now = self._now(self.accepted)
+        return f"(done is not null and substr(done, 1, length{now}) = {now})"
 
     def _to_do(self, retry: bool) -> str:
-        return f"(done is null or done <> {self._now()} {'or failed' if retry else ''})"
+        return f"(not {self._holds()} {'or failed' if retry else ''})"
 
     def _one(self, what: str, where: str) -> int:
         (value,) = self._db.execute(f"select {what} from files where run = ? and {where}", (self.run,)).fetchone()

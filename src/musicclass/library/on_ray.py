@@ -44,8 +44,8 @@ class RayPool:
         require("ray.data", "ray")
         self._ours = not ray.is_initialized()
         if self._ours:
-            where = {"num_cpus": self.options.workers} if self.options.ray == "local" else {"address": self.options.ray}
-            ray.init(**where, log_to_driver=False, logging_level="error")
+            here = {"num_cpus": self.options.workers} if self.options.ray == "local" else {}
+            ray.init(self.options.ray, **here, log_to_driver=False, logging_level="error")
         logging.getLogger("ray.data").setLevel("ERROR")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

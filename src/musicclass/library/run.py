@@ -54,19 +54,14 @@ class Options:
     retry: bool = False  # failed files again
     ray: str | None = None  # the address of a Ray cluster, or "local": instead of workers of our own
 
-    def settings(self, bundle: Bundle) -> str:
-        """What answers depend on, as one short word."""
+    def settings(self, bundle: Bundle) -> tuple[str, str]:
+        """What answers depend on, as two short words: one for the model, one for the rest."""
         from musicclass import __version__
 
-        what = [
-            __version__,
-            bundle.card["sha256"],
-            bundle.card["confidence"],
-            self.min_confidence,
-            self.timeline,
-            self.fast,
-        ]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+        model = [__version__, bundle.card["sha256"], bundle.card["confidence"]]
+        rest = [self.min_confidence, self.timeline, self.fast]
+        first, second = (hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12] for what in (model, rest))
+        return first, second
 
 
 @dataclass
@@ -137,8 +132,9 @@ def journal_path(out: Path) -> Path:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; on Windows, which can't wait for more processes, at most 60."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 60) if sys.platform == "win32" else cores
 
 
 def make_listener(model: str, min_confidence: float | None = None, timeline: bool = False, fast: bool = False) -> Task:
@@ -207,7 +203,7 @@ def _looked_at(tops: list[str]) -> Iterator[tuple[str, int, int]]:
         for path in walk.below(top) if os.path.isdir(top) else (top,):
             try:
                 status = os.stat(path)
-                yield path, status.st_size, status.st_mtime_ns
+                yield path, status.st_size, min(status.st_mtime_ns, 2**63 - 1)  # SQLite's largest number
             except OSError:
                 yield path, 0, -1
 

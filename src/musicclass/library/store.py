@@ -25,23 +25,22 @@ def look_at(address: str) -> Iterator[tuple[str, int, int]]:
     Raises LibraryError when it can't be listed.
     """
     fs = require("pyarrow.fs", "library")
-    scheme, _, rest = address.partition(SCHEME)
-    place, _, query = rest.partition("?")  # settings of the store, such as ?region=eu-west-1
     try:
-        system, top = _system(scheme, query), place.rstrip("/")
-        if system.get_file_info(top).type == fs.FileType.NotFound:
+        system, top = _place(address)
+        found = system.get_file_info(top)
+        if found.type == fs.FileType.NotFound:
             raise LibraryError(f"{address}: there is nothing at this address")
         waiting = [top]
         while waiting:  # folder by folder: a whole bucket's list would not fit into memory
             here = waiting.pop()
-            listed = system.get_file_info(fs.FileSelector(here) if here != top or _is_folder(system, top) else [here])
+            listed = system.get_file_info(fs.FileSelector(here)) if found.type == fs.FileType.Directory else [found]
             folders = []
             for info in sorted(listed, key=lambda info: str(info.path)):
                 hidden = os.path.basename(info.path).startswith(".")
                 if info.type == fs.FileType.Directory and not hidden:
                     folders.append(info.path)
                 elif not hidden and os.path.splitext(info.path)[1].lower() in AUDIO_SUFFIXES:
-                    yield _address(scheme, info.path, query), info.size or 0, info.mtime_ns or -1
+                    yield _address(address, info.path), info.size or 0, info.mtime_ns or -1
             waiting += reversed(folders)
     except OSError as error:
         raise LibraryError(f"{address}: can't be listed ({error})") from None
@@ -49,12 +48,11 @@ def look_at(address: str) -> Iterator[tuple[str, int, int]]:
 
 def open_file(address: str) -> IO[bytes]:
     """A file at an address, to be read and sought in. Raises DecodeError when it can't be opened."""
-    scheme, _, rest = address.partition(SCHEME)
-    place, _, query = rest.partition("?")
     try:
-        raw = _system(scheme, query).open_input_file(place)
-        buffered: IO[bytes] = _Named(io.BufferedReader(raw, 1 << 20), address)  # type: ignore[assignment]
-        return buffered
+        system, place = _place(address)
+        raw = io.BufferedReader(system.open_input_file(place), 1 << 20)
+        named: IO[bytes] = _Named(raw, address)  # type: ignore[assignment]
+        return named
     except OSError as error:
         raise DecodeError(f"{address}: can't be opened ({error}); check the address and your rights") from None
 
@@ -75,20 +73,37 @@ class _Named:
         self.file.close()
 
 
+# An address is scheme://host/path?settings; in its path, % and ? stand as %25 and %3F. Arrow calls a file of a bucket
+# bucket/path, and one of another system /path.
+BUCKETS = ("s3", "gs", "gcs")
+
+
+def _split(address: str) -> tuple[str, str, str, str]:
+    scheme, _, rest = address.partition(SCHEME)
+    place, _, settings = rest.partition("?")
+    host, slash, path = place.partition("/")
+    return scheme, host, slash + path.rstrip("/").replace("%3F", "?").replace("%25", "%"), settings
+
+
+def _place(address: str) -> tuple[Any, str]:
+    """Arrow's file system and path of an address."""
+    scheme, host, path, settings = _split(address)
+    return _system(scheme, host, settings), host + path if scheme in BUCKETS else path or "/"
+
+
+def _address(like: str, place: str) -> str:
+    """The address of another file or folder of the same system."""
+    scheme, host, _, settings = _split(like)
+    path = place.replace("%", "%25").replace("?", "%3F")
+    start = "" if scheme in BUCKETS else host
+    return f"{scheme}{SCHEME}{start}{path}{'?' * bool(settings)}{settings}"
+
+
 @functools.lru_cache(maxsize=8)
-def _system(scheme: str, query: str) -> Any:
+def _system(scheme: str, host: str, settings: str) -> Any:
     fs = require("pyarrow.fs", "library")
     try:
-        system, _ = fs.FileSystem.from_uri(f"{scheme}{SCHEME}bucket/x{'?' * bool(query)}{query}")
+        system, _ = fs.FileSystem.from_uri(f"{scheme}{SCHEME}{host}/x{'?' * bool(settings)}{settings}")
         return system
     except (ValueError, TypeError) as error:
-        raise LibraryError(f"{scheme}{SCHEME}: no such kind of address ({error})") from None
-
-
-def _is_folder(system: Any, place: str) -> bool:
-    fs = require("pyarrow.fs", "library")
-    return bool(system.get_file_info(place).type == fs.FileType.Directory)
-
-
-def _address(scheme: str, place: str, query: str) -> str:
-    return f"{scheme}{SCHEME}{place}{'?' * bool(query)}{query}"
+        raise LibraryError(f"{scheme}{SCHEME}{host}: no such kind of address ({error})") from None

@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 import tomllib
 import zlib
@@ -25,9 +26,13 @@ from typing import IO, Any
 from musicclass.audio import FORMATS
 from musicclass.bundle import Bundle, load_bundle
 from musicclass.errors import ConfigError, LibraryError, require
+from musicclass.files import move, sync
 from musicclass.library import delta
 from musicclass.library.journal import Journal, Row
 from musicclass.library.run import OK, Options, hear, journal_path, look_at
+from musicclass.library.workers import Failure, Pool, Task
+
+UNSAFE = "unsafe"  # a worker's word for what a TagError tells
 
 
 class TagError(Exception):
@@ -60,7 +65,15 @@ def read_genres(path: str) -> tuple[str, ...]:
 
         with contextlib.suppress(Exception):  # an mp3 may have both kinds of tags
             found = [str(value) for value in APEv2(path).get("Genre", ())]
-    return tuple(found)
+    return tuple(found or _genres_elsewhere(path))
+
+
+def _genres_elsewhere(path: str) -> list[str]:
+    """Those that FFmpeg sees, as in the INFO chunk of a wav file, which mutagen doesn't read."""
+    with contextlib.suppress(Exception), _container(path) as container:
+        found = {**container.streams.audio[0].metadata, **container.metadata}
+        return [value for name, value in found.items() if name.casefold() == "genre" and value]
+    return []
 
 
 def plan(path: str, before: tuple[str, ...], genres: Sequence[str], mode: Mode) -> Change | None:
@@ -73,35 +86,84 @@ def plan(path: str, before: tuple[str, ...], genres: Sequence[str], mode: Mode) 
     return Change(path, before, after) if after and after != before else None
 
 
-def write(change: Change, journal: IO[str], keep_time: bool = False) -> None:
-    """Change a file's genres. Raises TagError, with the file as it was, where that isn't safe."""
+def write(change: Change, journal: IO[str], keep_time: bool = False, prepare: Task | None = None) -> None:
+    """Change a file's genres. Raises TagError, with the file as it was, where that isn't safe.
+
+    `prepare` makes the changed copy; it may do so in another process (see `preparing`).
+    """
     target = os.path.realpath(change.path)  # a link stays a link
     if not os.access(target, os.W_OK):
         raise TagError(f"{change.path}: may not be written to; change its rights if it should be")
     before = os.stat(target)
-    with _copy_of(target) as copy:
-        _set(copy, change.after)
-        if audio_hash(copy) != audio_hash(target):
-            raise TagError(f"{change.path}: writing tags would change its audio; nothing was written")
-        entry = {
-            "path": change.path, "before": change.before, "after": change.after, "modified": before.st_mtime_ns,
-            "old": _sha256(target), "new": _sha256(copy), "delta": _delta(target, copy),
-        }  # fmt: skip
+    with _name_beside(target) as copy:
+        order = {"path": change.path, "target": target, "copy": copy, "before": change.before, "after": change.after}
+        entry = (prepare or prepare_copy)(json.dumps(order))
+        if isinstance(entry, Failure):
+            raise TagError(entry.error if entry.status == UNSAFE else f"{change.path}: {entry.error}")
         if os.stat(target).st_mtime_ns != before.st_mtime_ns:
             raise TagError(f"{change.path}: was changed by another program just now; nothing was written")
-        print(json.dumps(entry), file=journal, flush=True)
-        os.fsync(journal.fileno())
+        print(json.dumps({**entry, "modified": before.st_mtime_ns}), file=journal)
+        sync(journal)
         if keep_time:
             os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
-        os.replace(copy, target)
+        move(copy, target)
+
+
+@contextlib.contextmanager
+def preparing(timeout: float, max_memory: float) -> Iterator[Task]:
+    """`prepare_copy` in a worker process: reading files, which are whatever they are, harms nothing but that."""
+    with Pool(_make_preparer, 1, timeout, max_memory) as pool:
+
+        def prepare(order: str) -> Any:
+            ((_, entry),) = pool.map([order])
+            return entry
+
+        yield prepare
+
+
+def _make_preparer() -> Task:
+    return prepare_copy
+
+
+def prepare_copy(order: str) -> dict[str, Any] | Failure:
+    """Make the changed copy that `write` ordered; returns the journal's entry, or why it isn't safe."""
+    job = json.loads(order)
+    path, target, copy = job["path"], job["target"], job["copy"]
+    try:
+        if list(read_genres(target)) != job["before"]:
+            raise TagError(f"{path}: its genres were changed meanwhile; nothing was written")
+        _copy(target, copy)
+        _set(copy, job["after"])
+        if audio_hash(copy) != audio_hash(target):
+            raise TagError(f"{path}: writing tags would change its audio; nothing was written")
+        with open(copy, "r+b") as file:
+            sync(file)
+    except TagError as error:
+        return Failure(UNSAFE, str(error).replace(copy, path))
+    facts = {"path": path, "before": job["before"], "after": job["after"]}
+    return {**facts, "old": _sha256(target), "new": _sha256(copy), "delta": _delta(target, copy)}
+
+
+def open_journal(path: Path) -> IO[str]:
+    """The journal of changes, to be added to; a last line that was cut off stays a line of its own."""
+    file = path.open("a+", encoding="utf-8")
+    if file.tell():
+        file.seek(file.tell() - 1)
+        if file.read() != "\n":
+            file.write("\n")
+    return file
 
 
 def undo(journal: Path) -> Iterator[tuple[str, str]]:
-    """Take back the changes in a journal, the last first. Yields each path, and "" or why it is left as it is.
+    """Take back the changes in a journal, the last first. Yields each path (for a damaged line, the journal's own), and
+    "" or why it is left as it is.
 
     Raises LibraryError when it is no journal.
     """
     for entry in reversed(_entries(journal)):
+        if isinstance(entry, str):
+            yield str(journal), entry
+            continue
         try:
             yield entry["path"], _take_back(entry)
         except (OSError, ValueError) as error:
@@ -133,8 +195,7 @@ def audio_hash(path: str) -> str:
 
     digest = hashlib.sha256()
     try:
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        with av.open(path, options=options, metadata_errors="ignore") as container:
+        with _container(path) as container:
             for packet in container.demux(container.streams.audio[0]):
                 digest.update(bytes(packet))
     except (av.error.FFmpegError, ValueError, IndexError) as error:
@@ -142,9 +203,18 @@ def audio_hash(path: str) -> str:
     return digest.hexdigest()
 
 
+def _container(path: str) -> Any:
+    import av
+
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    return av.open(path, options=options, metadata_errors="ignore")
+
+
 def _open(path: str) -> Any:
     mutagen = require("mutagen", "tags")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("not a regular file")
         file = mutagen.File(path)
         if type(file).__name__ == "MP3":
             from mutagen.id3 import ID3, ID3NoHeaderError
@@ -153,8 +223,11 @@ def _open(path: str) -> Any:
                 file.tags = ID3(path, translate=False)  # frames of ID3v2.3 stay what they are
     except Exception as error:  # it meets bytes that nobody has foreseen
         raise TagError(f"{path}: its tags can't be read ({error})") from None
-    if file is None or not hasattr(file, "add_tags"):
-        raise TagError(f"{path}: no tags of a kind that genres can be written to")
+    try:
+        if file.tags is None:
+            file.add_tags()
+    except Exception:  # None, or a format without tags, such as AAC
+        raise TagError(f"{path}: no tags of a kind that genres can be written to") from None
     return file
 
 
@@ -169,8 +242,6 @@ def _kind(tags: Any) -> str | None:
 
 
 def _get(file: Any) -> list[str]:
-    if file.tags is None:
-        return []
     key = _kind(file.tags)
     if key is None:
         return [genre for frame in file.tags.getall("TCON") for genre in frame.genres if genre]
@@ -180,8 +251,6 @@ def _get(file: Any) -> list[str]:
 def _set(path: str, genres: Sequence[str]) -> None:
     file = _open(path)
     try:
-        if file.tags is None:
-            file.add_tags()
         key = _kind(file.tags)
         if key is not None:
             file.tags[key] = list(genres)
@@ -202,20 +271,24 @@ def _set(path: str, genres: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _copy_of(path: str) -> Iterator[str]:
-    """A copy beside the file, with its rights and times; gone at the end, unless it was moved."""
+def _name_beside(path: str) -> Iterator[str]:
+    """The name of an empty file beside `path`; gone at the end, unless it was moved."""
     folder, name = os.path.split(path)
     handle, copy = tempfile.mkstemp(dir=folder, prefix=".musicclass-", suffix=os.path.splitext(name)[1])
     os.close(handle)
     try:
-        shutil.copyfile(path, copy)
-        shutil.copystat(path, copy)
-        with contextlib.suppress(OSError, AttributeError):
-            os.chown(copy, os.stat(path).st_uid, os.stat(path).st_gid)
         yield copy
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(copy)
+
+
+def _copy(path: str, copy: str) -> None:
+    """With its rights and times."""
+    shutil.copyfile(path, copy)
+    shutil.copystat(path, copy)
+    with contextlib.suppress(OSError, AttributeError):
+        os.chown(copy, os.stat(path).st_uid, os.stat(path).st_gid)
 
 
 @contextlib.contextmanager
@@ -240,42 +313,55 @@ def _take_back(entry: dict[str, Any]) -> str:
         return "is as it was"
     if now != entry["new"]:
         return "was changed since; left as it is"
-    with _copy_of(target) as copy:
+    with _name_beside(target) as copy:
+        _copy(target, copy)
         digest = hashlib.sha256()
         with _bytes_of(target) as new, open(copy, "wb") as file:
             for part in delta.apply(delta.unpack(entry["delta"]), new):
                 digest.update(part)
                 file.write(part)
+            sync(file)
         if digest.hexdigest() != entry["old"]:
             return "can't be restored: its entry in the journal is damaged"
         os.utime(copy, ns=(entry["modified"], entry["modified"]))
-        os.replace(copy, target)
+        move(copy, target)
     return ""
 
 
-def _entries(journal: Path) -> list[dict[str, Any]]:
+def _entries(journal: Path) -> list[dict[str, Any] | str]:
+    """A journal's entries, or what is wrong with a line. A last line that was cut off is passed over: its file had not
+    been replaced yet."""
     try:
         lines = journal.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LibraryError(f"{journal}: can't be read ({error})") from None
-    entries = []
+    entries: list[dict[str, Any] | str] = []
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             if not {"path", "old", "new", "delta", "modified"} <= set(entry):
                 raise ValueError("something is missing")
             delta.unpack(entry["delta"])
+            entries.append(entry)
         except (ValueError, TypeError, IndexError, zlib.error) as error:
-            if number == len(lines) and number > 1:
-                break  # cut off while it was written: the file had not been replaced yet
-            raise LibraryError(f"{journal}: line {number} is no entry of a journal of tags ({error})") from None
-        entries.append(entry)
+            if number < len(lines) or number == 1:
+                entries.append(f"line {number} is no entry of a journal of tags ({error}): cut off, or damaged")
+    if entries and all(isinstance(entry, str) for entry in entries):
+        raise LibraryError(f"{journal}: {entries[0]}")
     return entries
 
 
 def _sha256(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Left:
+    """Why a file is left as it is."""
+
+    why: str
+    failed: bool = False  # it could not be heard, or its tags not be read
 
 
 @dataclass(frozen=True)
@@ -290,25 +376,28 @@ class Tagging:
 
 def propose(
     folders: Iterable[str], tagging: Tagging, options: Options, table: Path | None = None
-) -> Iterator[tuple[str, Change | str]]:
+) -> Iterator[tuple[str, Change | Left]]:
     """Hear the files in `folders` whose genres would change; yields each path with its change, or why there is none.
 
-    With `table`, answers are taken from that library's journal, and kept there.
+    With `table`, answers that are in that library's journal are taken from there, and new ones kept there.
+    Raises LibraryError when there is no such journal.
     """
+    if table and not journal_path(table).exists():
+        raise LibraryError(f"{table}: not a table that `musicclass library` made ({journal_path(table)} is missing)")
     bundle = load_bundle(options.model)
     before: dict[str, tuple[str, ...]] = {}
     with tempfile.TemporaryDirectory() as folder:
         out = table or Path(folder) / "answers"
-        with Journal(journal_path(out), options.settings(bundle)) as journal:
+        with Journal(journal_path(out), options.settings(bundle), any_rest=True) as journal:
             found = list(look_at(folders))
             for path, _, _ in found:
                 try:
                     genres = read_genres(path)
                 except TagError as error:
-                    yield path, str(error)
+                    yield path, Left(str(error), failed=True)
                     continue
                 if tagging.mode is Mode.only_missing and genres:
-                    yield path, f"{path}: has {', '.join(genres)}"
+                    yield path, Left(f"{path}: has {', '.join(genres)}")
                     continue
                 before[path] = genres
             journal.see(item for item in found if item[0] in before)
@@ -317,13 +406,13 @@ def propose(
                 yield path, proposal(path, row, before[path], bundle, tagging)
 
 
-def proposal(path: str, row: Row, before: tuple[str, ...], bundle: Bundle, tagging: Tagging) -> Change | str:
+def proposal(path: str, row: Row, before: tuple[str, ...], bundle: Bundle, tagging: Tagging) -> Change | Left:
     """The change of a file's genres that follows from its row, or why there is none."""
     if row["status"] != OK:
-        return str(row["error"])
+        return Left(str(row["error"]), failed=True)
     least = bundle.confidence.min_confidence if tagging.min_confidence is None else tagging.min_confidence
     if row["confidence"] < least:
-        return f"{path}: unknown ({row['best_guess']}, {row['confidence']:.0%} sure)"
+        return Left(f"{path}: unknown ({row['best_guess']}, {row['confidence']:.0%} sure)")
     ranked = sorted(bundle.genres, key=lambda genre: -row[f"p_{genre}"])[: tagging.top]
     told = list(dict.fromkeys(tagging.names.get(genre, genre) for genre in ranked))
-    return plan(path, before, told, tagging.mode) or f"{path}: has {', '.join(before)}"
+    return plan(path, before, told, tagging.mode) or Left(f"{path}: has {', '.join(before)}")

@@ -22,6 +22,7 @@ import psutil
 
 from musicclass.errors import LibraryError
 
+AWAY_SECONDS = 1.0  # between two looks at workers, from which on they aren't blamed for it
 TICK = 0.05  # seconds between two looks at the memory of workers
 START_SECONDS = 120.0  # that a worker may take to begin
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -56,7 +57,7 @@ class Pool:
         """`timeout` in seconds for each item, `max_memory` in bytes for each worker."""
         self.make_task, self.timeout, self.max_memory = make_task, timeout, max_memory
         self._workers: list[_Worker] = []
-        self._size = workers
+        self._size, self._heard = workers, time.monotonic()
 
     def __enter__(self) -> Pool:
         return self
@@ -98,24 +99,36 @@ class Pool:
         worker.item, worker.since = item, time.monotonic()
         return True
 
-    def _hear(self) -> Iterator[tuple[str, Any]]:
+    def _hear(self) -> list[tuple[str, Any]]:
         """What workers have to say within a moment, and the end of those that have gone wrong."""
+        away = time.monotonic() - self._heard
+        if away > AWAY_SECONDS:  # a slow consumer, or this process was stopped for a while: not the workers' fault
+            for worker in self._workers:
+                worker.since += away
         heard = wait([worker.pipe for worker in self._workers], TICK)
+        found: list[tuple[str, Any]] = []
         for worker in list(self._workers):
-            if worker.pipe in heard:
-                try:
-                    kind, value = worker.pipe.recv()
-                except (EOFError, OSError):
-                    yield from self._lose(worker, Failure("crashed", f"its decoder crashed ({_death(worker)})"))
-                    continue
-                if kind == "broken":
-                    raise LibraryError(f"workers can't start: {value}")
-                if kind == "ready":
-                    worker.ready, worker.empty = True, _memory(worker)
-                elif worker.item is not None:
-                    item, worker.item = worker.item, None
-                    yield item, value
-            yield from self._watch(worker)
+            found += self._listen(worker) if worker.pipe in heard else self._watch(worker)
+        self._heard = time.monotonic()
+        return found
+
+    def _listen(self, worker: _Worker) -> Iterator[tuple[str, Any]]:
+        try:
+            kind, value = worker.pipe.recv()
+        except (EOFError, OSError):
+            yield from self._lose(worker, Failure("crashed", f"its decoder crashed ({_death(worker)})"))
+            return
+        if kind == "broken":
+            raise LibraryError(f"workers can't start: {value}")
+        if kind == "ready":
+            worker.ready, worker.empty = True, _memory(worker)
+            if worker.empty >= self.max_memory:
+                raise LibraryError(
+                    f"a worker takes {worker.empty / 1e9:.1f} GB before its first file: raise --max-memory"
+                )
+        elif worker.item is not None:
+            item, worker.item = worker.item, None
+            yield item, value
 
     def _watch(self, worker: _Worker) -> Iterator[tuple[str, Any]]:
         memory = _memory(worker)
@@ -197,7 +210,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 def _end(worker: _Worker) -> None:
     worker.process.kill()
-    worker.process.join()
+    worker.process.join(5)  # not for ever: on a dying disk, even kill waits
     worker.pipe.close()
 
 
