@@ -294,7 +294,7 @@ def about(stand_in: dict[str, Any], folds: dict[str, Any]) -> str:
     return (
         "Learnt from five networks, trained on the training and validation tracks of GTZAN's filtered split. "
         f"A stand-in, made alike from the training tracks alone, is right on {in_words(stand_in)} for "
-        f"validation; the five that it learnt from, each by itself, on {in_words(folds)} of artists they had not heard. "
+        f"validation; the five that it learnt from, each by itself, on {in_words(folds)} of artists new to them. "
         "The result on the test tracks is still to come."
     )
 
