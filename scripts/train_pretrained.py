@@ -263,19 +263,14 @@ def told(
     genre_of: dict[str, str],
 ) -> list[dict[str, Any]]:
     """Rows as of `predict_tracks`, for networks that are no bundle of their own."""
+    from musicclass.training.evaluate import as_row
+
     rows = []
     for name, heard, scores in zip(ids, windows, logits, strict=True):
         found = confidence.track(heard, scores)
         best = genres[int(found.probabilities.argmax())]
-        rows.append(
-            {
-                "track": name,
-                "genre": genre_of[name],
-                "told": best if found.confidence >= confidence.min_confidence else UNKNOWN,
-                "confidence": round(found.confidence, 6),
-                "probabilities": found.probabilities.round(6).tolist(),
-            }
-        )
+        answer = best if found.confidence >= confidence.min_confidence else UNKNOWN
+        rows.append(as_row(name, genre_of[name], answer, found.confidence, found.probabilities))
     return rows
 
 

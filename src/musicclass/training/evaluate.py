@@ -41,17 +41,17 @@ def predict_tracks(classifier: Classifier, dataset: Dataset, ids: Iterable[str])
         except AudioError as error:
             warnings.warn(f"{track.id} is left out: {error}", stacklevel=2)
             continue
-        probabilities = [round(found.probabilities[genre], 6) for genre in classifier.genres]
-        rows.append(
-            {
-                "track": track.id,
-                "genre": track.genre,
-                "told": found.genre,
-                "confidence": round(found.confidence, 6),
-                "probabilities": probabilities,
-            }
-        )
+        shares = [found.probabilities[genre] for genre in classifier.genres]
+        rows.append(as_row(track.id, track.genre, found.genre, found.confidence, shares))
     return rows
+
+
+def as_row(track: str, genre: str, told: str, confidence: float, probabilities: Sequence[float]) -> Row:
+    """One track's row."""
+    shares = [round(float(share), 6) for share in probabilities]
+    return {
+        "track": track, "genre": genre, "told": told, "confidence": round(confidence, 6), "probabilities": shares
+    }  # fmt: skip
 
 
 def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:
