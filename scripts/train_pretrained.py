@@ -1,12 +1,12 @@
 """Train the model that ships, from GTZAN's features to the bundle: python scripts/train_pretrained.py ARCHIVE.npz OUT
 
-Twelve networks are trained, each on one core, as many at once as --jobs says:
+Ten networks are trained, each on one core, as many at once as --jobs says:
 
-- five seeds on the training tracks of the filtered split, and one that learns to answer as the five do together, on
-  the same tracks (OUT/gtzan-valid). It predicts the validation tracks, which none of them saw: from that come the
-  calibration, the threshold for "unknown", and the metrics "valid".
+- five seeds on the training tracks of the filtered split; together they predict the validation tracks,
+  which none of them saw (OUT/gtzan-valid). From that come the calibration, the threshold for "unknown", and the
+  metrics "valid".
 - five folds of training and validation tracks together, by artist. Each predicts the tracks it never saw, which
-  gives the metrics "folds". One that learns to answer as the five do together is the model, OUT/gtzan.
+  gives the metrics "folds"; the five together, as one network, are the model, OUT/gtzan.
 
 OUT keeps every network's checkpoint: the same command goes on where it was broken off. The test tracks are
 not touched. Keras runs on torch where that is installed (twice as fast here), else on TensorFlow; exporting
@@ -33,7 +33,7 @@ import numpy as np
 from musicclass import plots
 from musicclass.bundle import SIDE_NAMES, judged_side, save_bundle
 from musicclass.confidence import Confidence
-from musicclass.config import Config, load_config, to_dict, with_seed
+from musicclass.config import Config, from_dict, load_config, to_dict, with_seed
 from musicclass.datasets import Dataset, open_dataset
 from musicclass.datasets.splits import Split, artist_folds, make_split
 from musicclass.features import Array
@@ -45,18 +45,16 @@ if TYPE_CHECKING:
 
 COUNT = 5
 SPLIT = "filtered"
-STUDENTS = {"stand-in": 2.5, "student": 5 / 3}  # times the epochs of their teachers; about as many steps for both
 
 
 @dataclass(frozen=True)
 class Member:
-    """One network to be trained, by labels, or to answer as `teachers` do."""
+    """One network to be trained."""
 
     name: str
     archive: Path
     split: Split
     config: Config
-    teachers: tuple[Member, ...] = ()
 
 
 def main() -> None:
@@ -78,21 +76,8 @@ def main() -> None:
     fold_members = [
         Member(f"fold-{i}", options.archive, fold, c) for i, (fold, c) in enumerate(zip(folds, seeded, strict=True), 1)
     ]
-    whole = replace(split, train=(*split.train, *split.valid), valid=())
-    students = [
-        student_of(config, "stand-in", options.archive, split, seeds),
-        student_of(config, "student", options.archive, whole, fold_members),
-    ]
     fit_all([*seeds, *fold_members], options.out, options.jobs)
-    fit_all(students, options.out, options.jobs)
-    finish(dataset, split, config, seeds, fold_members, students, options.out)
-
-
-def student_of(config: Config, name: str, archive: Path, split: Split, teachers: list[Member]) -> Member:
-    """One network that learns from several: on windows that are now and then mixed, and for more steps."""
-    epochs = round(STUDENTS[name] * config.training.epochs)
-    training = replace(config.training, epochs=epochs, label_smoothing=0.0, mixup=0.3)
-    return Member(name, archive, split, replace(config, training=training), tuple(teachers))
+    finish(dataset, split, config, seeds, fold_members, options.out)
 
 
 def prepare() -> None:
@@ -143,17 +128,9 @@ def fit_member(member: Member, folder: Path) -> None:
         trained(open_dataset(member.archive), member, folder.parent)
 
 
-def finish(
-    dataset: Dataset,
-    split: Split,
-    config: Config,
-    seeds: list[Member],
-    folds: list[Member],
-    students: list[Member],
-    out: Path,
-) -> None:
+def finish(dataset: Dataset, split: Split, config: Config, seeds: list[Member], folds: list[Member], out: Path) -> None:
     """From the trained networks to two bundles: OUT/gtzan, which ships, and OUT/gtzan-valid, which can be tried on the
-    validation tracks, as neither it nor its teachers trained on them."""
+    validation tracks, as none of its networks trained on them."""
     from musicclass.training import evaluate
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
 
@@ -164,16 +141,16 @@ def finish(
     learnt = familiar_windows([frames[i] for i in split.train], config.features)
     valid = TrackWindows([frames[i] for i in split.valid], config.features)
 
-    stand_in, student = (trained(dataset, member, out, frames) for member in students)
-    answers = valid.logits(stand_in[0].predict_on_batch)
-    confidence = Confidence.fit(learnt, valid.tracks, answers, truth)
-    rows = told(confidence, split.valid, valid.tracks, answers, genres, genre_of)
+    seed_models, seed_histories = zip(*(trained(dataset, member, out, frames) for member in seeds), strict=True)
+    by_seed = [valid.logits(model.predict_on_batch) for model in seed_models]
+    together = [np.mean(rows, axis=0) for rows in zip(*by_seed, strict=True)]
+    confidence = Confidence.fit(learnt, valid.tracks, together, truth)
+    rows = told(confidence, split.valid, valid.tracks, together, genres, genre_of)
     plain = Confidence()
-    by_seed = [valid.logits(trained(dataset, member, out, frames)[0].predict_on_batch) for member in seeds]
     runs = [evaluate.score(told(plain, split.valid, valid.tracks, x, genres, genre_of), genres) for x in by_seed]
 
+    fold_models, fold_histories = zip(*(trained(dataset, member, out, frames) for member in folds), strict=True)
     heard = [TrackWindows([frames[i] for i in fold.split.valid], config.features) for fold in folds]
-    fold_models = [trained(dataset, fold, out, frames)[0] for fold in folds]
     by_fold = [x.logits(model.predict_on_batch) for x, model in zip(heard, fold_models, strict=True)]
     held_out = []
     for k, fold in enumerate(folds):  # each calibrated by the others, so that it is held out in that, too
@@ -188,22 +165,32 @@ def finish(
         held_out += told(fitted, fold.split.valid, heard[k].tracks, by_fold[k], genres, genre_of)
     card = {
         "genres": list(genres),
+        "config": to_dict(replace(config, model=replace(config.model, members=COUNT))),
         "confidence": confidence.to_dict()
-        | {"fitted_on": f"{len(split.valid)} validation tracks, by a network that, as its teachers, never heard them"},
+        | {"fitted_on": f"{len(split.valid)} validation tracks, by five networks that were trained without them"},
         "seeds": [{name: run[name] for name in ("accuracy", "macro_f1", "log_loss")} for run in runs],
     }
     by_stand_in, by_folds = evaluate.score(rows, genres), evaluate.score(held_out, genres)
     sides = {side: list(ids) for side, ids in split.sides().items()}
     results = {"metrics": {"valid": by_stand_in}, "predictions": {"valid": rows}}
     write(
-        out / "gtzan-valid", card | results, about_stand_in(by_stand_in), dataset, split, sides, students[0], stand_in
+        out / "gtzan-valid",
+        card | results,
+        about_stand_in(by_stand_in),
+        dataset,
+        split,
+        sides,
+        seed_models,
+        seed_histories,
     )
     sides |= {"train": sides["train"] + sides["valid"], "valid": []}
     results = {
         "metrics": {"stand_in": by_stand_in, "folds": by_folds},
         "predictions": {"stand_in": rows, "folds": held_out},
     }
-    write(out / "gtzan", card | results, about(by_stand_in, by_folds), dataset, split, sides, students[1], student)
+    write(
+        out / "gtzan", card | results, about(by_stand_in, by_folds), dataset, split, sides, fold_models, fold_histories
+    )
 
 
 def write(
@@ -213,20 +200,22 @@ def write(
     dataset: Dataset,
     split: Split,
     sides: dict[str, list[str]],
-    member: Member,
-    fitted: tuple[keras.Model, list[dict[str, float]]],
+    models: tuple[keras.Model, ...],
+    histories: tuple[list[dict[str, float]], ...],
 ) -> None:
-    """A bundle, with its pictures."""
+    """A bundle of several networks in one, with its pictures."""
     from musicclass.training import evaluate, train
     from musicclass.training.export import to_onnx
+    from musicclass.training.model import ensemble
 
-    config, genres, (model, history) = member.config, tuple(card["genres"]), fitted
-    n_mfcc = config.features.n_mfcc
-    card = card | {"config": to_dict(config)}
+    config = from_dict(Config, card["config"])
+    n_mfcc, genres = config.features.n_mfcc, tuple(card["genres"])
+    model = ensemble(config.model, n_mfcc, len(genres), [model.get_weights() for model in models])
+    history = [mean_row(epoch) for epoch in zip(*histories, strict=True)]
     data = {"data": train.data_of(dataset, split, sides), "versions": train.versions()}
     what = {"name": bundle.name, "about": description, "parameters": model.count_params(), "history": history}
     evaluate.write_history(bundle / "history.csv", history)
-    plots.save(plots.history(history, bundle.name), bundle / "history.png")
+    plots.save(plots.history(history, "mean of the five networks"), bundle / "history.png")
     side = judged_side(card)
     plots.evaluation(bundle, genres, card["metrics"][side], f"{bundle.name}, {SIDE_NAMES[side]} tracks")
     save_bundle(bundle, to_onnx(model, config.model, n_mfcc, len(genres)), what | data | card)
@@ -244,13 +233,7 @@ def trained(
     frames = frames or load_frames(dataset, (*split.train, *split.valid), config.features)
     labels = {track.id: genres.index(track.genre) for track in dataset.tracks}
     checkpoint = out / member.name / "checkpoint.npz"
-    teacher = None
-    if member.teachers:
-        from musicclass.training.model import ensemble
-
-        weights = [trained(dataset, other, out, frames)[0].get_weights() for other in member.teachers]
-        teacher = ensemble(config.model, config.features.n_mfcc, len(genres), weights).predict_on_batch
-    model, progress = fit(frames, labels, list(split.train), list(split.valid), genres, config, checkpoint, teacher)
+    model, progress = fit(frames, labels, list(split.train), list(split.valid), genres, config, checkpoint)
     return model, progress.history
 
 
@@ -274,11 +257,15 @@ def told(
     return rows
 
 
+def mean_row(rows: tuple[dict[str, float], ...]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
 def about_stand_in(valid: dict[str, Any]) -> str:
     from musicclass.training.evaluate import in_words
 
     return (
-        "Learnt from five networks that were trained on the training tracks of GTZAN's filtered split. "
+        "Five seeds in one, trained on the training tracks of GTZAN's filtered split. "
         f"Right on {in_words(valid)} for validation, by which its settings were chosen."
     )
 
@@ -287,9 +274,9 @@ def about(stand_in: dict[str, Any], folds: dict[str, Any]) -> str:
     from musicclass.training.evaluate import in_words
 
     return (
-        "Learnt from five networks, trained on the training and validation tracks of GTZAN's filtered split. "
-        f"A stand-in, made alike from the training tracks alone, is right on {in_words(stand_in)} for "
-        f"validation; the five that it learnt from, each by itself, on {in_words(folds)} of artists new to them. "
+        "Five networks in one, trained on the training and validation tracks of GTZAN's filtered split. "
+        f"A stand-in, five such networks trained on the training tracks alone, is right on {in_words(stand_in)} for "
+        f"validation; the five that ship, each by itself, on {in_words(folds)} of artists they had not heard. "
         "The result on the test tracks is still to come."
     )
 
