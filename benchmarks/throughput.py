@@ -34,6 +34,7 @@ from musicclass.library.workers import Pool
 SECONDS = 240
 LIMIT, AIM, LINEAR = 1.5, 1.35, 0.85
 GLUED, SONGS = 8, 5  # clips in a song, songs of a genre
+ON_RAY = 160  # files
 
 
 def make_decoder() -> Callable[[str], int]:
@@ -80,12 +81,10 @@ def make_musicnn_front_end() -> Callable[[str], Any]:
 
 
 def seconds_per_file(results: Iterable[Any], workers: int) -> float:
-    """From the first result of each worker on, for each file and worker."""
-    count, begun = 0, 0.0
-    for count, _ in enumerate(results, 1):
-        if count == workers:
-            begun = time.perf_counter()
-    return (time.perf_counter() - begun) / (count - workers) * workers
+    """For each file and worker, from when a quarter of the results are there: by then all are at work."""
+    times = [time.perf_counter() for _ in results]
+    first = max(workers, len(times) // 4) - 1
+    return (times[-1] - times[first]) / (len(times) - 1 - first) * workers
 
 
 def by_task(make_task: Any, files: list[str], workers: int) -> float:
@@ -108,7 +107,11 @@ def measure(folder: Path, repeat: int) -> None:
     for n in workers:
         ways[f"decoding alone, {n} workers"] = functools.partial(by_task, make_decoder, files, n)
         ways[f"library, {n} workers"] = functools.partial(by_library, folder, n)
-    ways[f"library on Ray, {workers[-1]} CPUs"] = functools.partial(by_library, folder, workers[-1], ray="local")
+    many = folder.with_name("many")  # Ray is slow to start, and works in blocks
+    many.mkdir()
+    for number in range(ON_RAY):
+        (many / f"{number:03}.mp3").symlink_to(files[number % len(files)])
+    ways[f"library on Ray, {workers[-1]} CPUs"] = functools.partial(by_library, many, workers[-1], ray="local")
     ways["library, 1 workers, --fast"] = functools.partial(by_library, folder, 1, True)
     some = files[: max(3, len(files) // 4)]
     ways["librosa and the same network"] = functools.partial(by_task, make_librosa, some, 1)

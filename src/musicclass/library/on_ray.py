@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from musicclass.audio import source_name
-from musicclass.bundle import CARD, MODEL, Bundle
+from musicclass.bundle import CARD, MODEL, Bundle, pretrained_names
 from musicclass.classifier import Classifier, Heard, hear
 from musicclass.config import FeatureConfig, from_dict, to_dict
 from musicclass.errors import AudioError, require
 from musicclass.library import run
 from musicclass.library.workers import Failure, Pool, Task
 
-FILES_IN_BLOCK = 16  # that are lost, and done again, when a worker dies
+FILES_IN_BLOCK = 8  # that are lost, and done again, when a worker dies
 FILES_AT_ONCE = 100_000  # given to Ray in one go; their paths are in memory
 
 _pool: Pool | None = None
@@ -44,6 +44,7 @@ class RayPool:
         require("ray.data", "ray")
         self._ours = not ray.is_initialized()
         if self._ours:
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of what Ray Data itself does
             here = {"num_cpus": self.options.workers} if self.options.ray == "local" else {}
             ray.init(self.options.ray, **here, log_to_driver=False, logging_level="error")
         logging.getLogger("ray.data").setLevel("ERROR")
@@ -59,16 +60,19 @@ class RayPool:
         """Each item with its row's part, or a Failure, as they come."""
         ray = require("ray", "ray")
         source, limits = iter(items), (self.options.timeout, self.options.max_memory)
-        model = ray.put([(self.bundle.path / name).read_bytes() for name in (CARD, MODEL)])
+        model: Any = self.options.model
+        if model not in pretrained_names():  # there may be no such folder where an actor runs
+            model = [ray.put([(self.bundle.path / name).read_bytes() for name in (CARD, MODEL)])]
         decode = functools.partial(_decode, to_dict(self.bundle.features), self.options.fast, *limits)
-        tell_with = ([model], self.options.min_confidence, self.options.timeline)
-        actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // 4)  # decoding takes most of the time
+        tell_with = (model, self.options.min_confidence, self.options.timeline)
+        actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // 4)
         while some := list(itertools.islice(source, FILES_AT_ONCE)):
             blocks = -(-len(some) // FILES_IN_BLOCK)
             paths = ray.data.from_items([{"path": os.fsencode(path)} for path in some], override_num_blocks=blocks)
-            rows = paths.map(decode, num_cpus=1).map(
+            # Together a CPU. Were they the same, Ray would do both in the few actors; decoding takes most of the time.
+            rows = paths.map(decode, num_cpus=0.9).map(
                 _Teller, fn_constructor_args=tell_with, compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
-                num_cpus=1,
+                num_cpus=0.1,
             )  # fmt: skip
             for row in rows.iter_rows():
                 yield os.fsdecode(row["path"]), _read(row)
@@ -107,12 +111,14 @@ def _make_decoder(features: dict[str, Any], fast: bool) -> Task:
 class _Teller:
     """In a Ray actor: what was heard -> the row, as JSON."""
 
-    def __init__(self, model: list[Any], min_confidence: float | None, timeline: bool):
-        card, network = require("ray", "ray").get(model[0])
-        with tempfile.TemporaryDirectory() as folder:  # where the actor runs, there may be no such bundle
-            (Path(folder) / CARD).write_bytes(card)
-            (Path(folder) / MODEL).write_bytes(network)
-            self.classifier = Classifier.load(folder, min_confidence=min_confidence)
+    def __init__(self, model: str | list[Any], min_confidence: float | None, timeline: bool):
+        with tempfile.TemporaryDirectory() as folder:
+            if not isinstance(model, str):
+                for name, content in zip((CARD, MODEL), require("ray", "ray").get(model[0]), strict=True):
+                    (Path(folder) / name).write_bytes(content)
+            self.classifier = Classifier.load(
+                model if isinstance(model, str) else folder, min_confidence=min_confidence
+            )
         self.timeline = timeline
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from musicclass.datasets import AUDIO_SUFFIXES
 from musicclass.errors import DecodeError, LibraryError, require
 
 SCHEME = "://"
+AT_ONCE = 1 << 22  # bytes asked for in one request
 
 
 def is_remote(name: str) -> bool:
@@ -50,7 +51,7 @@ def open_file(address: str) -> IO[bytes]:
     """A file at an address, to be read and sought in. Raises DecodeError when it can't be opened."""
     try:
         system, place = _place(address)
-        raw = io.BufferedReader(system.open_input_file(place), 1 << 20)
+        raw = io.BufferedReader(system.open_input_file(place), AT_ONCE)
         named: IO[bytes] = _Named(raw, address)  # type: ignore[assignment]
         return named
     except OSError as error:
