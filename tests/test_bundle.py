@@ -84,7 +84,8 @@ def test_a_network_that_is_none(copy):
 def test_public_names():
     assert musicclass.__all__ == [
         "AudioConfig", "AudioError", "Bundle", "BundleError", "Classifier", "Config", "ConfigError", "DatasetError",
-        "FeatureConfig", "ModelConfig", "MusicClassError", "Prediction", "Segment", "TrainConfig", "load_bundle",
+        "FeatureConfig", "LibraryError", "ModelConfig", "MusicClassError", "Prediction", "Segment", "TrainConfig",
+        "load_bundle",
     ]  # fmt: skip
     for name in musicclass.__all__:
         assert getattr(musicclass, name).__name__ == name
