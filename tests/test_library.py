@@ -118,6 +118,9 @@ def test_command_line(songs, tmp_path):
     for extra, message in ((["--out", "x.txt"], ".parquet"), (["--report", "x.txt"], ".html")):
         wrong = subprocess.run([*command, *extra], capture_output=True, text=True)
         assert wrong.returncode == 2 and message in wrong.stderr
+    (tmp_path / "nothing").mkdir()
+    empty = subprocess.run([*command[:4], str(tmp_path / "nothing"), "-o", str(out)], capture_output=True, text=True)
+    assert empty.returncode == 0 and "no audio files in" in empty.stderr
     missing = subprocess.run([*command[:4], str(tmp_path / "no"), "-o", str(out)], capture_output=True, text=True)
     assert missing.returncode == 2 and "no such file or folder" in missing.stderr
 

@@ -184,6 +184,8 @@ def library(
         print(f"interrupted; what is done is kept, the same command goes on ({out}.journal)", file=sys.stderr)
         raise
     library_summary(summary)
+    if not summary.files:
+        print(f"no audio files in {', '.join(folders)}; is that the right place?", file=sys.stderr)
     for path in (out, *[report] * bool(report)):
         print(f"{path} written", file=sys.stderr)
     if summary.failures:

@@ -96,10 +96,10 @@ def run(
             summary.heard += row.get("duration") or 0.0
         summary.seconds = time.monotonic() - begun
         summary.files, _ = journal.count()
-        names = writers.columns(bundle.genres, options.timeline)
-        writers.write(out, _counted(journal.rows(), names, summary), bundle.genres, options.timeline)
+        columns = writers.columns(bundle.genres, options.timeline)
+        writers.write(out, _counted(journal.rows(), columns, summary), bundle.genres, options.timeline)
         if report:
-            rows = (writers.plain(row, names) for row in journal.rows())
+            rows = (writers.plain(row, columns) for row in journal.rows())
             write_text(report, page(rows, bundle.genres, bundle.name))
     return summary
 
@@ -208,13 +208,13 @@ def _looked_at(tops: list[str]) -> Iterator[tuple[str, int, int]]:
                 yield path, 0, -1
 
 
-def _counted(rows: Iterable[Row], names: list[str], summary: Summary) -> Iterator[Row]:
+def _counted(rows: Iterable[Row], columns: list[str], summary: Summary) -> Iterator[Row]:
     for row in rows:
         if row["status"] == OK:
             summary.genres[row["genre"]] += 1
         else:
             summary.failures[row["status"]] += 1
-        yield writers.plain(row, names)
+        yield writers.plain(row, columns)
 
 
 class _Display:
