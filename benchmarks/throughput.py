@@ -24,7 +24,8 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ[
 import numpy as np
 import soundfile
 
-from common import BLOCK_FRAMES, print_table, within, write_music
+import predict
+from common import print_table, within, write_music
 from musicclass.bundle import load_bundle
 from musicclass.classifier import Classifier
 from musicclass.library.journal import Journal
@@ -37,17 +38,9 @@ GLUED, SONGS = 8, 5  # clips in a song, songs of a genre
 ON_RAY = 160  # files
 
 
-def make_decoder() -> Callable[[str], int]:
+def make_decoder() -> Callable[[Any], float]:
     """A task that decodes and does nothing more."""
-
-    def decode(path: str) -> int:
-        frames = 0
-        with soundfile.SoundFile(path) as file:
-            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                frames += len(block)
-        return frames
-
-    return decode
+    return predict.decode
 
 
 def make_librosa(rate: int = 22_050) -> Callable[[str], Any]:
@@ -170,13 +163,6 @@ def compare_fast(folder: Path) -> None:
     )
 
 
-def stages(path: Path, repeat: int) -> None:
-    """Where the time of one file goes, in one process."""
-    import predict
-
-    predict.measure(path, "gtzan", repeat)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=24)
@@ -190,7 +176,7 @@ def main() -> None:
         first = write_music(folder / "000.mp3", SECONDS, "MP3", options.bitrate)
         for number in range(1, options.files):
             shutil.copy(first, folder / f"{number:03}.mp3")
-        stages(first, options.repeat)
+        predict.measure(first, "gtzan", options.repeat)
         measure(folder, options.repeat)
         begun = time.perf_counter()
         run([str(folder)], Path(place) / "genres.parquet", Options())
