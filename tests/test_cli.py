@@ -186,6 +186,16 @@ def test_help_and_import_are_light():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_predict_writes_nothing_anywhere(wav, tmp_path):
+    """Such as the id that onnxruntime would keep of this device, to report by."""
+    here = {name: str(tmp_path / "home") for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+    (tmp_path / "home").mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ORT_") and name != "CI"}
+    command = [sys.executable, "-m", "musicclass", "predict", str(wav(make_music(2)))]
+    subprocess.run(command, env=kept | here, check=True, stdout=subprocess.PIPE)
+    assert not list((tmp_path / "home").iterdir())
+
+
 def test_predict_needs_no_training_library(wav):
     code = f"""
 import sys

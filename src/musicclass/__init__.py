@@ -10,6 +10,7 @@ Nothing heavy is imported until it is used.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from musicclass.prediction import Prediction, Segment
 
 __version__ = "0.1.0"
+
+# onnxruntime keeps an id of the device and reports to its makers unless one of these says no before it loads (which
+# one, depends on its release). What people listen to is nobody else's business.
+for _name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+    os.environ.setdefault(_name, "1")
 
 _HOME = {
     "Bundle": "bundle",

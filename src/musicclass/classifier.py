@@ -91,7 +91,8 @@ class Classifier:
         cuts = range(0, len(waveform), audio.BLOCK_FRAMES)
         blocks = (waveform[start : start + audio.BLOCK_FRAMES].astype(np.float32) for start in cuts)
         name, rate = "<waveform>", self.bundle.features.sample_rate
-        frames, duration = _log_mel(audio.resample(blocks, sample_rate, rate, name, self.limits), self.bundle.features)
+        heard = audio.resample(blocks, sample_rate, rate, name, self.limits)
+        frames, duration = log_mel_of(heard, self.bundle.features)
         return self.predict_log_mel(frames, duration, name)
 
     def predict_log_mel(self, frames: Array, duration: float, name: str, file: str | None = None) -> Prediction:
@@ -149,7 +150,7 @@ class Classifier:
 def hear(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None, fast: bool = False) -> Heard:
     """What a model asks about a file; with `fast`, a few windows of it, spread evenly. Raises AudioError."""
     if fast and (parts := audio.excerpts(source, features.sample_rate, features.window_seconds, FAST_WINDOWS, limits)):
-        windows = [_log_mel([part], features)[0][: features.window_frames] for _, part in parts.found]
+        windows = [log_mel_of([part], features)[0][: features.window_frames] for _, part in parts.found]
         times = np.array([(start, start + features.window_seconds) for start, _ in parts.found])
         return Heard(np.concatenate([track_windows(window, features) for window in windows]), times, parts.duration)
     return whole_track(*_log_mel_of_file(source, features, limits), features)
@@ -168,10 +169,11 @@ def _path(source: audio.Source) -> str:
 
 
 def _log_mel_of_file(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None) -> tuple[Array, float]:
-    return _log_mel(audio.stream(source, features.sample_rate, limits), features)
+    return log_mel_of(audio.stream(source, features.sample_rate, limits), features)
 
 
-def _log_mel(blocks: Iterable[Array], features: FeatureConfig) -> tuple[Array, float]:
+def log_mel_of(blocks: Iterable[Array], features: FeatureConfig) -> tuple[Array, float]:
+    """Log-mel frames (n_frames, n_bands) of blocks (n,), and the seconds that these last."""
     samples = 0
 
     def counted() -> Iterator[Array]:

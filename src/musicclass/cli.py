@@ -193,6 +193,54 @@ def library(
 
 
 @app.command()
+def serve(
+    table: Annotated[Path | None, typer.Option("--library", help="A table of `library`, to look at.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen at; any but this machine's needs --token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(envvar="MUSICCLASS_TOKEN", help="A word that every request has to bring.")
+    ] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="A site whose pages may ask, such as https://example.org.")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+    model: ModelOption = "gtzan",
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = 60.0,
+    max_memory: MemoryOption = 1.0,
+    max_size: Annotated[float, typer.Option(min=0.001, help="MB that one request may send.")] = 200.0,
+    max_minutes: Annotated[float, typer.Option(min=0.1, help="The rest of a longer file is not heard.")] = 120.0,
+    queue: Annotated[int, typer.Option(min=1, help="Files that may wait; more are told to come again.")] = 100,
+    min_confidence: MinimumOption = None,
+) -> None:
+    """Show a web page that tells the genre of songs, and an API that programs can ask."""
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        require(module, "web")
+    from musicclass.library.run import usable_cores
+    from musicclass.web.serve import serve as run_server
+    from musicclass.web.settings import Settings
+
+    settings = Settings(
+        model=model,
+        min_confidence=min_confidence,
+        library=table,
+        host=host,
+        port=port,
+        token=token,
+        origins=tuple(cors or ()),
+        workers=workers or usable_cores(),
+        timeout=timeout,
+        max_memory=max_memory * 1e9,
+        max_seconds=max_minutes * 60,
+        max_body=int(max_size * 1e6),
+        queue=queue,
+    )
+    run_server(settings, browser)
+
+
+@app.command()
 def tag(
     folders: Annotated[list[str] | None, typer.Argument(help="Folders or files of music.", metavar="[DIR...]")] = None,
     write: Annotated[

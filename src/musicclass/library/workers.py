@@ -27,8 +27,9 @@ TICK = 0.05  # seconds between two looks at the memory of workers
 START_SECONDS = 120.0  # that a worker may take to begin
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-Task = Callable[[str], Any]
+Task = Callable[[Any], Any]
 _spawn = multiprocessing.get_context("spawn")
+_environment = threading.Lock()  # pools may be at work in several threads
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,26 @@ class _Worker:
     memory: psutil.Process
     ready: bool = False
     empty: int = 0  # bytes of memory that it takes before its first item
-    item: str | None = None
+    item: Any = None
     since: float = field(default_factory=time.monotonic)
 
 
 class Pool:
     """Worker processes, each with a task of its own, made there by `make_task` (which has to be picklable)."""
 
-    def __init__(self, make_task: Callable[[], Task], workers: int, timeout: float, max_memory: float):
-        """`timeout` in seconds for each item, `max_memory` in bytes for each worker."""
-        self.make_task, self.timeout, self.max_memory = make_task, timeout, max_memory
+    def __init__(
+        self,
+        make_task: Callable[..., Task],
+        workers: int,
+        timeout: float,
+        max_memory: float,
+        told: Callable[[Any], None] | None = None,
+    ):
+        """`timeout` in seconds for each item, `max_memory` in bytes for each worker.
+
+        With `told`, `make_task` gets a function: what a task gives to that, before its result, comes to `told`.
+        """
+        self.make_task, self.timeout, self.max_memory, self.told = make_task, timeout, max_memory, told
         self._workers: list[_Worker] = []
         self._size, self._heard = workers, time.monotonic()
 
@@ -67,7 +78,7 @@ class Pool:
             _end(worker)
         self._workers = []
 
-    def map(self, items: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    def map(self, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Each item with its result, or a Failure, as they come; items are taken only as workers are free.
 
         Raises LibraryError when workers can't even start.
@@ -86,12 +97,12 @@ class Pool:
     def _start(self) -> _Worker:
         ours, theirs = _spawn.Pipe()
         with _one_thread(), _deaf_to_interrupts():
-            process = _spawn.Process(target=_work, args=(theirs, self.make_task), daemon=True)
+            process = _spawn.Process(target=_work, args=(theirs, self.make_task, self.told is not None), daemon=True)
             process.start()
         theirs.close()
         return _Worker(process, ours, psutil.Process(process.pid))
 
-    def _give(self, worker: _Worker, item: str) -> bool:
+    def _give(self, worker: _Worker, item: Any) -> bool:
         try:
             worker.pipe.send(item)
         except OSError:  # it died between two items; `_hear` replaces it
@@ -99,20 +110,20 @@ class Pool:
         worker.item, worker.since = item, time.monotonic()
         return True
 
-    def _hear(self) -> list[tuple[str, Any]]:
+    def _hear(self) -> list[tuple[Any, Any]]:
         """What workers have to say within a moment, and the end of those that have gone wrong."""
         away = time.monotonic() - self._heard
         if away > AWAY_SECONDS:  # a slow consumer, or this process was stopped for a while: not the workers' fault
             for worker in self._workers:
                 worker.since += away
         heard = wait([worker.pipe for worker in self._workers], TICK)
-        found: list[tuple[str, Any]] = []
+        found: list[tuple[Any, Any]] = []
         for worker in list(self._workers):
             found += self._listen(worker) if worker.pipe in heard else self._watch(worker)
         self._heard = time.monotonic()
         return found
 
-    def _listen(self, worker: _Worker) -> Iterator[tuple[str, Any]]:
+    def _listen(self, worker: _Worker) -> Iterator[tuple[Any, Any]]:
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):
@@ -126,11 +137,13 @@ class Pool:
                 raise LibraryError(
                     f"a worker takes {worker.empty / 1e9:.1f} GB before its first file: raise --max-memory"
                 )
+        elif kind == "told" and self.told:
+            self.told(value)
         elif worker.item is not None:
             item, worker.item = worker.item, None
             yield item, value
 
-    def _watch(self, worker: _Worker) -> Iterator[tuple[str, Any]]:
+    def _watch(self, worker: _Worker) -> Iterator[tuple[Any, Any]]:
         memory = _memory(worker)
         if worker.item is None:
             if not worker.ready and time.monotonic() - worker.since > START_SECONDS:
@@ -144,7 +157,7 @@ class Pool:
             message = f"not done after {self.timeout:g} s; if it is sound, raise --timeout"
             yield from self._lose(worker, Failure("timed out", message))
 
-    def _lose(self, worker: _Worker, failure: Failure) -> Iterator[tuple[str, Failure]]:
+    def _lose(self, worker: _Worker, failure: Failure) -> Iterator[tuple[Any, Failure]]:
         item = worker.item
         if not worker.ready:
             raise LibraryError(f"workers can't start: {_death(worker)}")
@@ -157,14 +170,14 @@ class Pool:
         _end(worker)
 
 
-def _work(pipe: Connection, make_task: Callable[[], Task]) -> None:
+def _work(pipe: Connection, make_task: Callable[..., Task], tells: bool) -> None:
     """A worker's life: until its pipe ends, which it also does when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the parent could not ignore it
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)  # decoders chatter
     with contextlib.suppress(OSError, EOFError):
         try:
-            task = make_task()
+            task = make_task(lambda value: pipe.send(("told", value))) if tells else make_task()
         except Exception as error:
             pipe.send(("broken", str(error) or repr(error)))
             return
@@ -183,16 +196,17 @@ def _work(pipe: Connection, make_task: Callable[[], Task]) -> None:
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """As many processes as cores leave no core for threads; libraries read this when they are loaded."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with _environment:
+        before = {name: os.environ.get(name) for name in ONE_THREAD}
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 @contextlib.contextmanager
