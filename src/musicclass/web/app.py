@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from musicclass.web.problems import ProblemError, problem
 from musicclass.web.settings import Settings
 
 STATIC = Path(__file__).with_name("static")
+KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
 PRIVATE = ("predictions", "history", "versions")  # long, and not what the page needs of a card
 
 
@@ -70,6 +72,8 @@ def make_app(settings: Settings) -> FastAPI:
 
 def _add_pages(app: FastAPI) -> None:
     """Pages by their names, such as /model; what they are made of is below /static."""
+    for ending, kind in KINDS.items():  # some systems' own tables are wrong, and then browsers run no script
+        mimetypes.add_type(kind, ending)
     for path in STATIC.glob("*.html"):
         name = "" if path.stem == "index" else path.stem
         app.add_route(f"/{name}", functools.partial(_page, path))
@@ -90,6 +94,7 @@ def _add_model(app: FastAPI, bundle: Bundle, settings: Settings) -> None:
         card["min_confidence"] = (
             bundle.confidence.min_confidence if settings.min_confidence is None else settings.min_confidence
         )
+        card["library"] = settings.library is not None
         card["limits"] = {"bytes": settings.max_body, "seconds": settings.max_seconds}
         return JSONResponse(card)
 
