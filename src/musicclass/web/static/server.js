@@ -45,7 +45,15 @@ function send(file, name, tell, signal) {
 function follow(job, tell, signal) {
   return new Promise((resolve, reject) => {
     const events = new EventSource(job.href);
-    const end = (settle, value) => { events.close(); settle(value); };
+    const leave = () => {
+      fetch(job.href, {method: "DELETE"}).catch(() => {});
+      end(reject, new Error("cancelled"));
+    };
+    const end = (settle, value) => {
+      events.close();
+      signal.removeEventListener("abort", leave);
+      settle(value);
+    };
     events.addEventListener("waiting", () => tell("Waiting for its turn", .3));
     events.addEventListener("hearing", event => tell("Listening", .3 + .7 * JSON.parse(event.data).share));
     events.addEventListener("done", event => {
@@ -55,9 +63,6 @@ function follow(job, tell, signal) {
       else end(reject, new Error(told.problem.detail));
     });
     events.onerror = () => end(reject, new Error("the server was lost while it listened; is it still running?"));
-    signal.addEventListener("abort", () => {
-      fetch(job.href, {method: "DELETE"}).catch(() => {});
-      end(reject, new Error("cancelled"));
-    });
+    signal.addEventListener("abort", leave);
   });
 }
