@@ -44,7 +44,7 @@ class Side(StrEnum):
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A folder made by `train`, or a name that ships.")]
 SplitOption = Annotated[str, typer.Option(help="random, artist, filtered, or FILE.csv (track, split).")]
-KindOption = Annotated[str, typer.Option("--dataset", help="archive, gtzan, folder, or auto.")]
+KindOption = Annotated[str, typer.Option("--dataset", help="archive, gtzan, folder, labels, or auto.")]
 ArtistsOption = Annotated[Path | None, typer.Option(help="CSV (track, artist) for a folder of genres.")]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="default, student, or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as training.epochs=50.")]

@@ -51,21 +51,27 @@ class Dataset:
 
 
 def open_dataset(path: Path, kind: str = "auto", artists: Path | None = None) -> Dataset:
-    """Open the data set at `path`: an archive (.npz), GTZAN, or a folder with one sub-folder per genre.
+    """Open the data set at `path`: an archive (.npz), GTZAN, a folder with one sub-folder per genre, or labels (.csv).
 
-    `kind` is "auto", "archive", "gtzan" or "folder"; `artists` is a CSV (track, artist) for a folder.
+    `kind` is "auto", "archive", "gtzan", "folder" or "labels"; `artists` is a CSV (track, artist) for the last two.
     Raises DatasetError when there is nothing of that kind.
     """
-    from musicclass.datasets import archive, folder, gtzan
+    from musicclass.datasets import archive, folder, gtzan, labels
 
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder")
     if kind == "auto":
-        kind = "archive" if path.is_file() else "gtzan" if gtzan.looks_like(path) else "folder"
+        kind = _kind_of_file(path) if path.is_file() else "gtzan" if gtzan.looks_like(path) else "folder"
     if kind == "folder":
         return folder.read(path, artists)
+    if kind == "labels":
+        return labels.read(path, artists)
     if kind not in ("archive", "gtzan"):
-        raise DatasetError(f"unknown kind of data set {kind!r}; there are: archive, gtzan, folder")
+        raise DatasetError(f"unknown kind of data set {kind!r}; there are: archive, gtzan, folder, labels")
     if artists is not None:
-        raise DatasetError("--artists is for folders; archives and GTZAN bring their own")
+        raise DatasetError("--artists is for folders and labels; archives and GTZAN bring their own")
     return archive.read(path) if kind == "archive" else gtzan.read(path)
+
+
+def _kind_of_file(path: Path) -> str:
+    return "labels" if path.suffix.lower() == ".csv" else "archive"

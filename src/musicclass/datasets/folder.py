@@ -39,7 +39,7 @@ def read(root: Path, artists: Path | None = None) -> Dataset:
         parts = path.relative_to(root).parts
         if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not any(p.startswith(".") for p in parts):
             name = "/".join(parts)
-            tracks.append(Track(name, parts[0], known.get(name, ""), _hash_if_readable(path), path))
+            tracks.append(Track(name, parts[0], known.get(name, ""), hash_if_readable(path), path))
     dataset = Dataset(root.resolve().name, tuple(tracks), cached_log_mel)
     if len(dataset.genres) < 2:
         raise DatasetError(
@@ -77,7 +77,8 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash_if_readable(path: Path) -> str:
+def hash_if_readable(path: Path) -> str:
+    """`file_hash`, or "" for a file that can't be read."""
     try:
         return file_hash(path)
     except OSError:  # it will be left out, with a warning, when its features are asked for

@@ -20,7 +20,8 @@ from starlette.requests import ClientDisconnect
 import musicclass
 from musicclass.bundle import Bundle, load_bundle
 from musicclass.plots import colour
-from musicclass.web import describe, predict, problems
+from musicclass.web import browse, describe, predict, problems
+from musicclass.web.collection import Collection
 from musicclass.web.guard import Guard
 from musicclass.web.jobs import Jobs, QueueFull
 from musicclass.web.metrics import Metrics
@@ -64,6 +65,8 @@ def make_app(settings: Settings) -> FastAPI:
     _add_problems(app)
 
     predict.add_routes(app, jobs, bundle)
+    if settings.library:
+        browse.add_routes(app, Collection(settings.library))
     _add_model(app, bundle, settings)
     _add_server(app, jobs, metrics, bundle)
     _add_pages(app)

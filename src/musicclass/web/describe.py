@@ -168,6 +168,39 @@ NETWORK: dict[str, Any] = {
     "response_model": None,
     "responses": {200: {"description": "ONNX", "content": {"application/octet-stream": _AUDIO}}, **_problems()},
 }
+_SONG = {
+    "row": 7,
+    "path": "/music/album/song.mp3",
+    "genre": "jazz",
+    "best_guess": "jazz",
+    "confidence": 0.71,
+    "duration": 201.5,
+    "name": "album / song.mp3",
+    "correction": None,
+}
+LIBRARY: dict[str, Any] = {"response_model": dict[str, Any], "responses": _problems(_422="no such order or number")}
+SONG: dict[str, Any] = {
+    "response_model": None,
+    "responses": {
+        200: {"description": "The song", "content": {"application/json": {"example": _SONG}}},
+        **_problems(_404="no such song", _422="no row, or no genre", _507="can't be kept"),
+    },
+}
+SOUND: dict[str, Any] = {
+    "response_model": None,
+    "responses": {
+        200: {"description": "The file", "content": {"audio/*": _AUDIO}},
+        206: {"description": "A range of it", "content": {"audio/*": _AUDIO}},
+        **_problems(_404="no such song, or out of reach", _416="no such range", _422="no row"),
+    },
+}
+CORRECTIONS: dict[str, Any] = {
+    "response_model": None,
+    "responses": {
+        200: {"description": "track, genre, told", "content": {"text/csv": {"schema": {"type": "string"}}}},
+        **_problems(),
+    },
+}
 HEALTH: dict[str, Any] = {
     "response_model": None,
     "responses": {

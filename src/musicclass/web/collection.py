@@ -1,0 +1,232 @@
+"""A table made by `musicclass library`, to be looked at; and what its owner corrects, in a file beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import threading
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musicclass.datasets import AUDIO_SUFFIXES
+from musicclass.errors import LibraryError, require
+from musicclass.files import write_text
+from musicclass.library import store
+from musicclass.library.run import OK
+
+Floats = npt.NDArray[np.float32]
+POINTS = 20_000  # of the map at most
+SMALL = 1e-4  # a probability below it counts as it: rounding must not shape the map
+COLUMNS = ("path", "genre", "best_guess", "confidence", "duration", "status")  # and p_...
+CORRECTIONS = ("track", "genre", "told")  # as `musicclass train` reads labels
+
+
+@dataclass(frozen=True)
+class Song:
+    """One row that has a genre."""
+
+    row: int
+    path: str
+    genre: str
+    best_guess: str
+    confidence: float
+    duration: float
+
+
+class Collection:
+    """A library's table in memory, a few hundred bytes for each song. Raises LibraryError for what is none."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.corrections = Corrections(path.with_name(path.name + ".corrections.csv"))
+        self.failed: Counter[str] = Counter()
+        self.songs: list[Song] = []
+        self.genres: list[str] = []
+        try:
+            self.shares = self._load()
+        except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:  # Arrow's and JSON's are ValueErrors
+            raise LibraryError(
+                f"{path}: can't be read as a table of musicclass ({error!r}); make one with: musicclass library FOLDER"
+            ) from None
+        if not self.songs:
+            raise LibraryError(f"{path}: no song in it has a genre; hear some with: musicclass library FOLDER")
+
+    def _load(self) -> Floats:
+        """Fill `songs`, `genres` and `failed`; returns probabilities (songs, genres)."""
+        shares = array("f")
+        for row in _read(self.path):
+            if row["status"] != OK:
+                self.failed[str(row["status"])] += 1
+                continue
+            self.genres = self.genres or [name.removeprefix("p_") for name in row if name.startswith("p_")]
+            path, genre, best_guess = (str(row[name]) for name in ("path", "genre", "best_guess"))
+            numbers = float(row["confidence"]), float(row["duration"])
+            self.songs.append(Song(len(self.songs), path, genre, best_guess, *numbers))
+            shares.extend(float(row[f"p_{name}"]) for name in self.genres)
+        found: Floats = np.frombuffer(shares, np.float32).reshape(len(self.songs), len(self.genres))
+        if not np.isfinite(found).all():
+            raise ValueError("it holds probabilities that are no numbers")
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """How many songs each genre has, the most first; with corrections."""
+        told = Counter(self.corrections.of(song.path) or song.genre for song in self.songs)
+        return dict(told.most_common())
+
+    def map(self) -> dict[str, Any]:
+        """Where songs lie by their probabilities: rows and x, y for each, and the share of the spread that shows."""
+        picked = np.unique(np.linspace(0, len(self.songs) - 1, min(POINTS, len(self.songs))).round().astype(int))
+        places, share = project(self.shares[picked])
+        songs = [self.songs[row] for row in picked]
+        return {
+            "rows": picked.tolist(),
+            "x": places[:, 0].round(3).tolist(),
+            "y": places[:, 1].round(3).tolist(),
+            "genres": [song.genre for song in songs],
+            "confidence": [round(song.confidence, 3) for song in songs],
+            "names": [short(song.path) for song in songs],
+            "spread": round(share, 3),
+        }
+
+    def find(self, text: str = "", genre: str = "", corrected: bool | None = None, order: str = "unsure") -> list[Song]:
+        """Songs with all words of `text` in their paths, of a genre (corrected or told), in an order of ORDERS."""
+        words = text.lower().split()
+        of = self.corrections.of
+        found = (
+            song
+            for song in self.songs
+            if all(word in song.path.lower() for word in words)
+            and (not genre or (of(song.path) or song.genre) == genre)
+            and (corrected is None or corrected == (of(song.path) is not None))
+        )
+        return sorted(found, key=ORDERS[order])
+
+    def audio(self, row: int) -> Path | None:
+        """The file of a song, where it can be reached from here: audio by its name, on this machine."""
+        name = original_path(self.songs[row].path)
+        path = Path(name)
+        return path if not store.is_remote(name) and path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() else None
+
+
+ORDERS: dict[str, Callable[[Song], Any]] = {
+    "unsure": lambda song: song.confidence,
+    "sure": lambda song: -song.confidence,
+    "path": lambda song: song.path.lower(),
+    "genre": lambda song: (song.genre, -song.confidence),
+}
+
+
+class Corrections:
+    """Genres by hand, by path: a CSV that holds nothing else, written anew, whole, with every change."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = threading.Lock()
+        self._rows: dict[str, tuple[str, str]] = {}
+        if path.exists():
+            try:
+                with open(path, encoding="utf-8-sig", newline="") as file:
+                    self._rows = {row["track"]: (row["genre"], row["told"]) for row in csv.DictReader(file)}
+            except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+                raise LibraryError(
+                    f"{path}: can't be read as corrections ({error!r}); mend it, or move it away"
+                ) from None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def of(self, path: str) -> str | None:
+        """The genre that was given by hand, if any."""
+        row = self._rows.get(path)
+        return row[0] if row else None
+
+    def put(self, path: str, genre: str | None, told: str) -> None:
+        """Keep a genre, or, None, forget it. Raises OSError, and then nothing has changed."""
+        with self._lock:
+            rows = {name: row for name, row in self._rows.items() if name != path}
+            if genre is not None:
+                rows[path] = (genre, told)
+            write_text(self.path, self._text(rows))
+            self._rows = rows
+
+    def text(self) -> str:
+        """The file's content: labels that `musicclass train` reads."""
+        return self._text(self._rows)
+
+    def _text(self, rows: dict[str, tuple[str, str]]) -> str:
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(CORRECTIONS)
+        table.writerows((path, *rows[path]) for path in sorted(rows))
+        return text.getvalue()
+
+
+def project(shares: Floats) -> tuple[Floats, float]:
+    """Probabilities (n, genres) -> places (n, 2) within -1 and 1, and the share of the variance that they show.
+
+    Principal components of centred log-ratios (Aitchison 1982): the network's logits, as far as a table keeps them.
+    """
+    logs = np.log(np.maximum(shares, SMALL))
+    ratios = logs - logs.mean(axis=1, keepdims=True)
+    ratios -= ratios.mean(axis=0)
+    variances, directions = np.linalg.eigh(ratios.T @ ratios)
+    directions = directions[:, ::-1][:, :2]
+    directions *= np.sign(
+        directions[np.abs(directions).argmax(axis=0), [0, 1]]
+    )  # eigenvectors have no sign of their own
+    places = ratios @ directions
+    share = float(variances[-2:].sum() / variances.sum()) if variances.sum() > 0 else 1.0
+    return (places / max(float(np.abs(places).max()), 1e-9)).astype(np.float32), share
+
+
+def short(path: str) -> str:
+    """The last two parts of a path: mostly album and song."""
+    return " / ".join(re.split(r"[\\/]", path)[-2:])
+
+
+def original_path(path: str) -> str:
+    """A path as it is on disk: tables keep bytes that are no UTF-8 as \\udc80 to \\udcff."""
+    if os.path.exists(path):
+        return path
+    return re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), path)
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """A table's rows. Raises LibraryError for another ending, MissingExtraError, and whatever readers raise."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise LibraryError(f"{path}: its ending has to be one of {', '.join(READERS)}")
+    yield from reader(path)
+
+
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.strip())
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    require("pyarrow", "library")
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as table:
+        names = [name for name in table.schema_arrow.names if name in COLUMNS or name.startswith("p_")]
+        for batch in table.iter_batches(columns=names):
+            yield from batch.to_pylist()
+
+
+READERS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
