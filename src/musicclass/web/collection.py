@@ -93,6 +93,7 @@ class Collection:
             "x": places[:, 0].round(3).tolist(),
             "y": places[:, 1].round(3).tolist(),
             "genres": [song.genre for song in songs],
+            "guesses": [song.best_guess for song in songs],
             "confidence": [round(song.confidence, 3) for song in songs],
             "names": [short(song.path) for song in songs],
             "spread": round(share, 3),

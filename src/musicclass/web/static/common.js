@@ -40,7 +40,7 @@ export function colour(genre) {
   if (genre === null || genre === undefined) return isDark() ? "#3a3e48" : "#dddddd";
   const found = colours[genre] || "#9a9a9a";
   if (!isDark() || found !== "#555555") return found;
-  return "#a4a9b2";
+  return "#c8d0dc";
 }
 
 /** A colour with an opacity between 0 and 1. */
@@ -81,6 +81,8 @@ let model = null;
 export function card() {
   model ??= ask("/v1/model").then(found => {
     setColours(found.colours);
+    const [judged] = Object.values(found.metrics), right = judged ? `, and it is right on ${percent(judged.accuracy)} of their tracks` : "";
+    if ($("about-model")) $("about-model").textContent = `${found.genres.length} genres are all that this model knows${right}.`;
     if (found.library) document.querySelectorAll("#library-link").forEach(link => { link.hidden = false; });
     return found;
   });

@@ -11,10 +11,7 @@ const SOUNDS = /\.(wav|flac|mp3|ogg|oga|opus|m4a|mp4|aac|aiff?|aifc|wma|wv|au|sn
 const songs = [];
 let busy = 0, added = 0, sortBy = null, sortDown = false;
 
-card().then(found => {
-  const [judged] = Object.values(found.metrics), right = judged ? `, and it is right on ${percent(judged.accuracy)} of their tracks` : "";
-  $("about-model").textContent = `${found.genres.length} genres are all that this model knows${right}.`;
-}).catch(error => { $("count").textContent = error.message; });
+card().catch(error => { $("count").textContent = error.message; });
 
 // ---- files in
 
