@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import schemathesis
 import uvicorn
+from hypothesis import HealthCheck, given
+from hypothesis import settings as trying
+from schemathesis.checks import CHECKS, load_all_checks
 
+from musicclass.cli import main
 from musicclass.web.app import make_app
 from musicclass.web.settings import Settings
 
@@ -51,3 +57,34 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.02)
+
+
+def tried_by_schemathesis(client: httpx.Client) -> int:
+    """Ask all routes of the OpenAPI description for much that is odd; fails at an answer that isn't described."""
+    url = str(client.base_url)
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    load_all_checks()
+    checks = CHECKS.get_by_names(
+        ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
+    )
+    tried = 0
+    for operation in schema.get_all_operations():
+
+        @trying(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        @given(case=operation.ok().as_strategy())
+        def check(case: schemathesis.Case) -> None:
+            nonlocal tried
+            tried += 1
+            case.call_and_validate(base_url=url, checks=checks)
+
+        check()
+    return tried
+
+
+def main_of(*arguments: str) -> int:
+    """The exit status of the command line with these arguments."""
+    before, sys.argv = sys.argv, ["musicclass", *arguments]
+    try:
+        return main()
+    finally:
+        sys.argv = before

@@ -17,20 +17,17 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import schemathesis
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis.checks import CHECKS, load_all_checks
 
 from musicclass.classifier import Classifier
-from musicclass.cli import main
 from musicclass.errors import ConfigError
 from musicclass.web.guard import HEADERS
 from musicclass.web.serve import serve
 from musicclass.web.settings import Settings
 from tests.conftest import RATE, make_music, make_noise
-from tests.serving import running, wait_for
+from tests.serving import main_of, running, tried_by_schemathesis, wait_for
 
 
 def as_file(samples: np.ndarray, kind: str = "WAV", rate: int = RATE) -> bytes:
@@ -82,14 +79,6 @@ def test_same_answer_as_the_command_line(
     looked_at = post(server, song, name="song.wav", peaks=100, explain=True).json()
     assert raw == form == printed
     assert {name: looked_at[name] for name in raw} == raw
-
-
-def main_of(*arguments: str) -> int:
-    before, sys.argv = sys.argv, ["musicclass", *arguments]
-    try:
-        return main()
-    finally:
-        sys.argv = before
 
 
 def test_every_format_is_heard(server: httpx.Client) -> None:
@@ -323,24 +312,7 @@ def test_openapi_describes_what_is_there(server: httpx.Client) -> None:
 
 
 def test_schemathesis_finds_no_server_error(server: httpx.Client) -> None:
-    url = str(server.base_url)
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    load_all_checks()
-    checks = CHECKS.get_by_names(
-        ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
-    )
-    tried = 0
-    for operation in schema.get_all_operations():
-
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-        @given(case=operation.ok().as_strategy())
-        def check(case: schemathesis.Case) -> None:
-            nonlocal tried
-            tried += 1
-            case.call_and_validate(base_url=url, checks=checks)
-
-        check()
-    assert tried > 50
+    assert tried_by_schemathesis(server) > 50
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:

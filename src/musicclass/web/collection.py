@@ -65,6 +65,8 @@ class Collection:
         """Fill `songs`, `genres` and `failed`; returns probabilities (songs, genres)."""
         shares = array("f")
         for row in _read(self.path):
+            if not row["status"]:
+                raise ValueError("a row has no status")
             if row["status"] != OK:
                 self.failed[str(row["status"])] += 1
                 continue
