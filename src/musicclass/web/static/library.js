@@ -83,7 +83,7 @@ async function showOverview() {
   const told = await ask("/v1/library"), all = told.songs;
   const failed = Object.entries(told.failed), lost = failed.reduce((sum, [, count]) => sum + count, 0);
   $("about").textContent = `${all.toLocaleString("en")} songs in ${told.name}.`;
-  $("failed").textContent = lost ? `${lost} more files can't be used: ${failed.map(([why, count]) => `${count} ${why}`).join(", ")}.` : "";
+  $("failed").textContent = lost ? `${lost} more ${lost === 1 ? "file" : "files"} can't be used: ${failed.map(([why, count]) => `${count} ${why}`).join(", ")}.` : "";
   bars($("shares"), Object.fromEntries(Object.entries(told.genres).map(([genre, count]) => [genre, count / all])));
   $("corrected").textContent = `${told.corrected} ${told.corrected === 1 ? "song has" : "songs have"} a genre by hand.`;
   $("train").textContent = `musicclass train ${told.name}.corrections.csv --out mine`;
@@ -104,8 +104,8 @@ async function list(more = false) {
   if (mine !== asked) return; // a later question has been answered
   if (!more) {
     $("songs").replaceChildren(make("table", {className: "full", children: [
-      make("thead", {children: [make("tr", {children: ["Song", "Told as", "Sure", "By hand", ""].map(text =>
-        make(text ? "th" : "td", {text, scope: "col"}))})]}),
+      make("thead", {children: [make("tr", {children: ["Song", "Told as", "Sure", "By hand", "Hear it"].map(text =>
+        make("th", {text, scope: "col"}))})]}),
       make("tbody"),
     ]}));
     listed = 0;
@@ -124,7 +124,7 @@ function row(song) {
   hand.value = song.correction ?? "";
   hand.addEventListener("change", () => correct(song, hand.value));
   const right = make("button", {type: "button", text: "Right"}), heard = make("button", {type: "button", text: "Play"});
-  right.setAttribute("aria-label", `${song.name} is ${song.best_guess}`);
+  right.setAttribute("aria-label", `Right: ${song.name} is ${song.best_guess}`);
   right.addEventListener("click", () => correct(song, song.best_guess));
   heard.setAttribute("aria-label", `Play ${song.name}`);
   heard.addEventListener("click", () => play(song));

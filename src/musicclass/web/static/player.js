@@ -44,7 +44,7 @@ export class Player {
   /** The waveform, its heard part strong, and the playhead. */
   drawHead() {
     const {context, width, height} = surface(this.wave), ink = inks(), peaks = this.answer.peaks;
-    const head = this.at / this.answer.duration * width, most = Math.max(.05, ...peaks);
+    const head = Math.round(this.at / this.answer.duration * width), most = Math.max(.05, ...peaks);
     const count = Math.max(1, Math.min(peaks.length, Math.floor(width / 3))), step = width / count;
     for (let i = 0; i < count; i++) {
       const from = Math.floor(i * peaks.length / count), to = Math.max(from + 1, Math.floor((i + 1) * peaks.length / count));
