@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import itertools
 import json
 import re
 import tempfile
@@ -46,7 +47,7 @@ needs_runtime = pytest.mark.skipif(
 CLIPS = SHARED / "gtzan/genres_original"
 needs_clips = pytest.mark.skipif(not CLIPS.exists(), reason="needs GTZAN clips in ../shared/data")
 STORED = Path(__file__).parent / "golden/screenshots"
-LOOSE = 0.03  # other fonts and versions move some pixels; a lost panel, or black on black, is far more
+LOOSE = 0.02  # other fonts and versions move some pixels; a lost panel, or black on black, is far more
 
 
 @pytest.fixture(scope="module")
@@ -399,3 +400,10 @@ def test_every_state_is_accessible_and_looks_as_it_did(
     kept.write_bytes(picture)
     gap = difference(small(picture), (STORED / f"{name}-{scheme}-{size}.png").read_bytes())
     assert gap < LOOSE, f"{gap:.3f} from what is stored; look at {kept}"
+
+
+def test_screenshots_of_different_states_count_as_different() -> None:
+    stored = {path.stem: path.read_bytes() for path in STORED.glob("*.png")}
+    assert len(stored) == len(STATES) * len(SCHEMES) * len(SIZES)
+    for one, other in itertools.combinations(stored, 2):
+        assert difference(stored[one], stored[other]) > LOOSE, (one, other)
