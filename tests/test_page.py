@@ -1,4 +1,4 @@
-"""The page as people use it, in headless Chromium. Screenshots are stored anew by: python -m tests.golden.screenshots"""
+"""The page as people use it, in headless Chromium. Stored screenshots come from: python -m tests.golden.screenshots"""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def playhead(page: Page, selector: str) -> float:
         """canvas => {
             const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, 1);
             for (let x = 0; x < canvas.width; x++)
-                if (data[4 * x] === 0x1d && data[4 * x + 1] === 0x1f && data[4 * x + 2] === 0x24) return x / canvas.width;
+                if (data.slice(4 * x, 4 * x + 3).join() === "29,31,36") return x / canvas.width;
             return -1;
         }"""
     )

@@ -25,6 +25,10 @@ WARM_UP = "warm up"  # asked for when a worker starts
 TOLD_STEP = 0.02  # share of a file between two words on how far it is
 
 
+def _nobody(share: float) -> None:
+    """What is told to nobody costs no message between processes."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """A file, and what is wanted of it."""
@@ -34,6 +38,7 @@ class Ask:
     peaks: int = 0  # so many, evenly spread, of the waveform
     explain: bool = False
     genre: str | None = None  # to explain, in place of the best guess
+    followed: bool = False  # whether anyone wants to know how far it is
 
 
 class _Upload(io.BytesIO):
@@ -68,14 +73,14 @@ def make_hearer(model: str, min_confidence: float | None, max_seconds: float, te
         if isinstance(ask, str):
             return None
         try:
-            return answer(classifier, ask, tell)
+            return answer(classifier, ask, tell if ask.followed else _nobody)
         except AudioError as error:
             return failure(error)
 
     return hear_one
 
 
-def answer(classifier: Classifier, ask: Ask, tell: Callable[[float], None] = lambda share: None) -> dict[str, Any]:
+def answer(classifier: Classifier, ask: Ask, tell: Callable[[float], None] = _nobody) -> dict[str, Any]:
     """The prediction of `Classifier.predict` as a dict, with what else was asked. Raises AudioError."""
     features = classifier.bundle.features
     source, peaks = _Upload(ask, tell), _Peaks()

@@ -49,7 +49,7 @@ def add_routes(app: FastAPI, jobs: Jobs, bundle: Bundle) -> None:
             raise ProblemError(problem(422, "unknown genre", detail))
         jobs.check_room()  # before the body is read
         form, files = await _files(request, name)
-        taken = jobs.put([Ask(data, called, peaks, explain, genre) for called, data in files])
+        taken = jobs.put([Ask(data, called, peaks, explain, genre, followed=not wait) for called, data in files])
         if not wait:
             told = [_job(job) for job in taken]
             return JSONResponse({"jobs": told}, 202, {"Location": told[0]["href"]})
