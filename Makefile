@@ -1,6 +1,7 @@
 # make demo: make a short clip, tell its genre, draw its time line.  make test: all tests and checks.
 # make fuzz: 10,000 damaged files.
-# Both need python3 (>= 3.11) alone, and put what they install into .venv.
+# All need python3 (>= 3.11) alone, and put what they install into .venv. With npm, the page gets what it takes to listen
+# in the browser alone; with Chromium, it is tested.
 PYTHON ?= python3
 BIN := .venv/bin
 export MUSICCLASS_CACHE ?= $(CURDIR)/.cache
@@ -9,6 +10,7 @@ export MUSICCLASS_CACHE ?= $(CURDIR)/.cache
 demo: .venv/demo.done
 	$(BIN)/python scripts/make_clip.py demo.wav
 	$(BIN)/musicclass predict demo.wav --top 5 --min-confidence 0 --plot demo.png
+	@echo "To see it in a browser: $(BIN)/musicclass serve, and drop demo.wav or songs of yours on the page."
 
 test: lint
 	$(BIN)/pytest -q
@@ -21,15 +23,17 @@ lint: .venv/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.venv/demo.done: pyproject.toml
+.venv/demo.done: pyproject.toml hatch_build.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[plot]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[plot,web]"
+	$(BIN)/python hatch_build.py
 	touch $@
 
-.venv/test.done: pyproject.toml
+.venv/test.done: pyproject.toml hatch_build.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python hatch_build.py
 	touch $@
 
 clean:
-	rm -rf .venv .cache demo.wav demo.png
+	rm -rf .venv .cache demo.wav demo.png src/musicclass/web/static/ort

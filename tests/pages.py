@@ -35,7 +35,8 @@ def browsing() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         fakes = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         plain = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--hide-scrollbars"]
-        browser = playwright.chromium.launch(executable_path=chromium(), args=fakes + plain)
+        quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+        browser = playwright.chromium.launch(executable_path=chromium(), args=[*fakes, *plain, *quiet])
         yield browser
         browser.close()
 

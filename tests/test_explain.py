@@ -9,7 +9,7 @@ import pytest
 
 from musicclass.cli import main
 from musicclass.config import FeatureConfig
-from musicclass.explain import BAND_GROUPS, cover, explain
+from musicclass.explain import BAND_GROUPS, Explanation, cover, explain
 from musicclass.features import log_mel
 from tests.conftest import make_music
 
@@ -23,6 +23,16 @@ def test_an_explanation_is_whole(classifier, wav):
     assert np.isfinite(why.weights).all() and np.abs(why.weights).max() > 0
     assert sum(end - start for start, end in why.seconds()) == pytest.approx(14.2 / 14 * 3)
     assert json.loads(json.dumps(why.to_dict()))["genre"] == why.genre
+
+
+def test_of_many_stretches_the_weightiest_are_named():
+    weights = np.zeros((100, BAND_GROUPS), np.float32)
+    for number, cell in enumerate(range(0, 100, 10)):
+        weights[cell : cell + 2, 0] = 1 + number
+    times = tuple(float(i) for i in range(101))
+    why = Explanation(None, "jazz", times, tuple(range(BAND_GROUPS + 1)), weights, np.zeros((1, 1), np.float32))
+    assert why.seconds() == [(50, 52), (60, 62), (70, 72), (80, 82), (90, 92)]
+    assert why.in_words().startswith("jazz rests most on 0:50-0:52, 1:00-1:02,")
 
 
 class Low:

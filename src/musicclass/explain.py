@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 CELL_SECONDS = 1.0
 BAND_GROUPS = 8
+STRETCHES = 5  # as many as one takes in at a glance
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ class Explanation:
     log_mel: Array  # (n_frames, n_bands) in dB, for drawing
 
     def seconds(self, share: float = 0.2) -> list[tuple[float, float]]:
-        """The stretches that matter most, in order of time, adjoining ones as one: about `share` of the track."""
+        """The stretches that matter most, in order of time: of the best `share` of the cells, adjoining ones as one.
+
+        In long tracks these are many; then the STRETCHES of greatest weight.
+        """
         total = self.weights.sum(axis=1)
         most = np.sort(np.argsort(-total, kind="stable")[: max(1, round(share * len(total)))])
         runs = np.split(most, np.flatnonzero(np.diff(most) > 1) + 1)
+        runs = sorted(sorted(runs, key=lambda run: -total[run].sum())[:STRETCHES], key=lambda run: run[0])
         return [(self.times[run[0]], self.times[run[-1] + 1]) for run in runs]
 
     def region(self) -> tuple[float, float]:
@@ -47,8 +52,8 @@ class Explanation:
         return self.frequencies[best], self.frequencies[best + 1]
 
     def in_words(self) -> str:
-        """Such as "rests most on 0:12-0:15 and 0:20-0:21, and on 430-860 Hz"."""
-        spans = " and ".join(f"{_clock(start)}-{_clock(end)}" for start, end in self.seconds())
+        """Such as "rests most on 0:12-0:15, 0:20-0:21, and on 430-860 Hz"."""
+        spans = ", ".join(f"{_clock(start)}-{_clock(end)}" for start, end in self.seconds())
         low, high = self.region()
         return f"{self.genre} rests most on {spans}, and on {low:.0f}-{high:.0f} Hz"
 

@@ -2,7 +2,7 @@
 import * as ort from "./ort/ort.wasm.min.mjs";
 import {groupEdges, logMel, mfcc, scaleWindow, windowStarts} from "./features.js";
 
-const BATCH = 32, CELL_SECONDS = 1, BAND_GROUPS = 8, STEEPNESS = 6, N_STATISTICS = 8, PEAKS = 1500, PEAK_SAMPLES = 441;
+const BATCH = 32, CELL_SECONDS = 1, BAND_GROUPS = 8, STRETCHES = 5, STEEPNESS = 6, N_STATISTICS = 8, PEAKS = 1500, PEAK_SAMPLES = 441;
 const PICTURE_WIDTH = 1200;
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 ort.env.wasm.numThreads = 1;
@@ -151,12 +151,12 @@ async function explain(frames, duration, genre, tell) {
   const bands = weights[0].map((_, group) => weights.reduce((sum, row) => sum + row[group], 0));
   const best = bands.indexOf(Math.max(...bands)), region = [frequencies[best], frequencies[best + 1]];
   const clock = s => `${Math.floor(Math.round(s) / 60)}:${String(Math.round(s) % 60).padStart(2, "0")}`;
-  const spans = seconds.map(([from, to]) => `${clock(from)}-${clock(to)}`).join(" and ");
+  const spans = seconds.map(([from, to]) => `${clock(from)}-${clock(to)}`).join(", ");
   const words = `${genre} rests most on ${spans}, and on ${region[0].toFixed(0)}-${region[1].toFixed(0)} Hz`;
   return {words, genre, seconds, region, times, frequencies, weights, log_mel: picture(frames, n_bands)};
 }
 
-/** The fifth of the cells that matters most, adjoining ones as one. */
+/** Of the fifth of the cells that matters most, adjoining ones as one, the stretches of greatest weight. */
 function mattering(weights, times) {
   const totals = weights.map(row => row.reduce((a, b) => a + b, 0));
   const most = totals.map((_, i) => i).sort((a, b) => totals[b] - totals[a])
@@ -164,10 +164,11 @@ function mattering(weights, times) {
   const spans = [];
   for (const cell of most) {
     const last = spans[spans.length - 1];
-    if (last && last[1] === times[cell]) last[1] = times[cell + 1];
-    else spans.push([times[cell], times[cell + 1]]);
+    if (last && last.end === cell) last.end = cell + 1, last.weight += totals[cell];
+    else spans.push({start: cell, end: cell + 1, weight: totals[cell]});
   }
-  return spans;
+  return spans.sort((a, b) => b.weight - a.weight).slice(0, STRETCHES).sort((a, b) => a.start - b.start)
+    .map(({start, end}) => [times[start], times[end]]);
 }
 
 function picture(frames, bands) {
