@@ -42,7 +42,9 @@ def browsing() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, url: str, scheme: str = "light", size: str = "wide") -> Iterator[Page]:
+def opened(
+    browser: Browser, url: str, scheme: str = "light", size: str = "wide", token: str | None = None
+) -> Iterator[Page]:
     """A page in a window of its own; fails at the end for errors in it, and for requests to anyone else."""
     width, height = SIZES[size]
     context = browser.new_context(
@@ -50,6 +52,7 @@ def opened(browser: Browser, url: str, scheme: str = "light", size: str = "wide"
         color_scheme="dark" if scheme == "dark" else "light",
         reduced_motion="reduce",
         accept_downloads=True,
+        http_credentials={"username": "anyone", "password": token} if token else None,
     )
     context.set_default_timeout(MOST)
     page, wrong = context.new_page(), []

@@ -260,6 +260,19 @@ def test_microphone(page: Page) -> None:
 
 
 @needs_runtime
+def test_with_a_token_the_browser_asks_for_it_once(browser: Browser, songs: list[Path]) -> None:
+    with (
+        running(token="a word", workers=1) as client,
+        opened(browser, str(client.base_url), token="a word") as page,
+    ):
+        add(page, songs[0])
+        listen_here(page)
+        add(page, songs[0])
+        told = page.locator(".verdict").all_text_contents()
+        assert told[0] == told[1]
+
+
+@needs_runtime
 @needs_clips
 def test_in_the_browser_alone_all_real_clips_get_the_same_answers(page: Page) -> None:
     add(page, *clips())

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -26,7 +27,7 @@ from musicclass.errors import ConfigError
 from musicclass.web.guard import HEADERS
 from musicclass.web.serve import serve
 from musicclass.web.settings import Settings
-from tests.conftest import RATE, make_music, make_noise
+from tests.conftest import RATE, ROOT, make_music, make_noise
 from tests.serving import main_of, running, tried_by_schemathesis, wait_for
 
 
@@ -313,6 +314,22 @@ def test_openapi_describes_what_is_there(server: httpx.Client) -> None:
 
 def test_schemathesis_finds_no_server_error(server: httpx.Client) -> None:
     assert tried_by_schemathesis(server) > 50
+
+
+def test_the_client_in_the_readme(server: httpx.Client, song: bytes, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "httpx" in block)
+    made: dict[str, Any] = {}
+    exec(code, made)
+    for name, data in (("song.wav", song), ("broken.mp3", b"no music")):
+        (tmp_path / name).write_bytes(data)
+    answer = post(server, song).json()
+    assert made["genre_of"](tmp_path / "song.wav", str(server.base_url)) == (answer["genre"], answer["confidence"])
+    with pytest.raises(RuntimeError, match=r"broken\.mp3"):
+        made["genre_of"](tmp_path / "broken.mp3", str(server.base_url))
+    with pytest.raises(RuntimeError, match="token"), running(token="a word", workers=1) as client:
+        assert made["genre_of"](tmp_path / "song.wav", str(client.base_url), "a word")[0] == answer["genre"]
+        made["genre_of"](tmp_path / "song.wav", str(client.base_url), "another")
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:

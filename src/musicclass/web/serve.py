@@ -25,8 +25,8 @@ def serve(settings: Settings, browser: bool) -> None:
         raise ConfigError(f"--host {settings.host}: others could ask, too; give a --token, and tell it them")
     app = make_app(settings)
     with _bound(settings) as listening:
-        port = listening.getsockname()[1]
-        url = f"http://{'127.0.0.1' if is_local(settings.host) else settings.host}:{port}/"
+        name = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{name}:{listening.getsockname()[1]}/"
         print(f"musicclass is at {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
         if browser and _has_display():
             threading.Timer(1, webbrowser.open, [url]).start()
