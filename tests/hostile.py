@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from musicclass.library.run import Options, run
+from musicclass.web import hearing
 
 
 def make_task(log: str = "", delay: float = 0.0) -> Any:
@@ -46,6 +48,16 @@ def hash_of(path: str) -> int:
 
 def make_nothing() -> Any:
     raise RuntimeError("no such model here")
+
+
+NOT_YET = Path(tempfile.gettempdir()) / f"musicclass-not-yet-{os.getuid() if hasattr(os, 'getuid') else 0}"
+
+
+def make_nothing_yet(*arguments: Any) -> Any:
+    """A hearer, but not while the file NOT_YET is there."""
+    if NOT_YET.exists():
+        raise RuntimeError("no such model yet")
+    return hearing.make_hearer(*arguments)
 
 
 def make_dead() -> Any:

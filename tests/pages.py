@@ -121,6 +121,17 @@ def _cards(page: Page, songs: list[Path]) -> None:
     add(page, *songs)
 
 
+def _busy(page: Page, songs: list[Path]) -> None:
+    page.route("**/v1/predict?*", lambda route: None)  # never answered
+    page.set_input_files("#files", list(songs) * 2)
+    expect(page.locator(".progress:visible")).to_have_count(2 * len(songs))
+
+
+def _recording(page: Page, songs: list[Path]) -> None:
+    page.get_by_role("button", name="Record").click()
+    expect(page.locator("#record")).to_contain_text("Stop (0:0")
+
+
 def _why(page: Page, songs: list[Path]) -> None:
     add(page, songs[0])
     page.get_by_role("button", name="Why?").click()
@@ -150,6 +161,8 @@ def _heard_from_the_map(page: Page, songs: list[Path]) -> None:
 
 STATES = {
     "start": State("/", lambda page, songs: None),
+    "busy": State("/", _busy),
+    "recording": State("/", _recording),
     "cards": State("/", _cards),
     "why": State("/", _why),
     "compare": State("/", _compare),

@@ -17,7 +17,8 @@ from sklearn.decomposition import PCA
 
 from musicclass.datasets import open_dataset
 from musicclass.errors import DatasetError, LibraryError
-from musicclass.web.collection import SMALL, Collection, Corrections, original_path, project, short
+from musicclass.library.writers import original_path
+from musicclass.web.collection import SMALL, Collection, Corrections, project, short
 from tests.conftest import RATE, make_music, make_noise, make_tone
 from tests.serving import main_of, running, tried_by_schemathesis
 
@@ -177,7 +178,9 @@ def test_projection_keeps_its_bounds_and_puts_equals_together(n: int, genres: in
     ("t.csv", "\n".join([HEAD, ROWS[2]]), "no song"),
     ("t.csv", "a,b\n1,2\n", "status"),
     ("t.csv", f"{HEAD}\n/m/a.mp3,jazz,jazz,high,10,0.9,0.1,ok", "high"),
-    ("t.csv", f"{HEAD}\n/m/a.mp3,jazz,jazz,0.9,10,nan,0.1,ok", "no numbers"),
+    ("t.csv", f"{HEAD}\n/m/a.mp3,jazz,jazz,0.9,10,nan,0.1,ok", "numbers that are none"),
+    ("t.csv", f"{HEAD}\n/m/a.mp3,jazz,jazz,nan,10,0.9,0.1,ok", "numbers that are none"),
+    ("t.csv", f"{HEAD}\n/m/a.mp3,jazz,jazz,0.9,inf,0.9,0.1,ok", "numbers that are none"),
     ("t.csv", f"{HEAD}\n/m/a.mp3,jazz", "table of musicclass"),
     ("t.jsonl", "{", "table of musicclass"),
     ("t.jsonl", "[]", "table of musicclass"),
@@ -216,6 +219,35 @@ def test_corrections_come_back_as_they_were(tmp_path_factory: pytest.TempPathFac
         kept.put(name, genre, "told")
     again = Corrections(path)
     assert {name: again.of(name) for name in genres} == genres
+
+
+def test_what_others_write_into_the_corrections_stays(small: Path) -> None:
+    mine, yours = Collection(small).corrections, Collection(small).corrections
+    mine.put("/m/a.mp3", "blues", "jazz")
+    yours.put("/m/b.mp3", "soul", "unknown")
+    mine.put("/m/c.mp3", "fado", "jazz")
+    assert [Corrections(mine.path).of(f"/m/{name}.mp3") for name in "abc"] == ["blues", "soul", "fado"]
+    mine.path.write_text("track,genre,told,artist\n/m/a.mp3,rock,jazz,Amália\n")  # by hand
+    mine.put("/m/b.mp3", "soul", "unknown")
+    mine.put("/m/a.mp3", "pop", "jazz")
+    assert mine.path.read_text().splitlines() == [
+        "track,genre,told,artist", "/m/a.mp3,pop,jazz,Amália", "/m/b.mp3,soul,unknown,"]  # fmt: skip
+    mine.path.write_text("no table\nat all\n")
+    with pytest.raises(LibraryError, match="move it away"):
+        mine.put("/m/a.mp3", "blues", "jazz")
+    assert mine.path.read_text() == "no table\nat all\n"
+
+
+def test_a_correction_for_another_table_is_refused(small: Path) -> None:
+    with running(library=small, workers=1) as client:
+        address = "/v1/library/songs/0/correction"
+        assert client.put(address, json={"genre": "jazz", "path": "/m/b.mp3"}).status_code == 409
+        assert client.delete(address, params={"path": "/m/b.mp3"}).status_code == 409
+        assert client.get("/v1/library").json()["corrected"] == 0
+        assert client.put(address, json={"genre": "jazz", "path": "/m/a.mp3"}).status_code == 200
+        client.get("/v1/library")
+        small.with_name("small.csv.corrections.csv").write_text("no table\nat all\n")
+        assert client.get("/v1/library").status_code == 507
 
 
 def is_utf8(text: str) -> bool:

@@ -27,6 +27,7 @@ from musicclass.errors import ConfigError
 from musicclass.web.guard import HEADERS
 from musicclass.web.serve import serve
 from musicclass.web.settings import Settings
+from tests import hostile
 from tests.conftest import RATE, ROOT, make_music, make_noise
 from tests.serving import main_of, running, tried_by_schemathesis, wait_for
 
@@ -126,6 +127,8 @@ def test_several_files_each_get_an_answer_or_a_reason(server: httpx.Client, song
         ({"Content-Type": "multipart/form-data; boundary=b"}, b"--b--\r\n", "", 422, "holds no file"),
         ({"Content-Type": "audio/mpeg", "Origin": "https://elsewhere.org"}, b"x", "", 403, "other sites"),
         ({"Content-Type": "audio/mpeg", "Host": "elsewhere.org"}, b"x", "", 421, "elsewhere.org"),
+        ({"Content-Type": "audio/mpeg", "Host": "["}, b"x", "", 421, "127.0.0.1"),
+        ({"Content-Type": "audio/mpeg", "Origin": "http://["}, b"x", "", 403, "--cors"),
     ],
 )
 def test_refusals_say_why(
@@ -218,7 +221,7 @@ def test_a_full_queue_says_when_to_come_again(song: bytes, long_silence: bytes) 
 
 
 def test_bytes_that_wait_are_bounded(song: bytes, long_silence: bytes) -> None:
-    with running(workers=1, max_waiting_bytes=int(1.5 * len(song))) as client:
+    with running(workers=1, max_body=len(song) + 1000, max_waiting_bytes=0) as client:  # then it is room for two
         busy = client.post("/v1/predict?wait=false", content=long_silence).json()["jobs"][0]
         wait_for(lambda: client.get(busy["href"]).json()["state"] == "hearing")
         assert client.post("/v1/predict?wait=false", content=song).status_code == 202
@@ -295,12 +298,52 @@ def test_metrics_count(server: httpx.Client, song: bytes) -> None:
     assert after["musicclass_workers"] == 2
 
 
-def test_nothing_stays_on_disk(song: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_files_than_there_is_ever_room_for(song: bytes) -> None:
+    with running(workers=1, queue=2) as client:
+        three = [("f", (f"{i}.wav", song)) for i in range(3)]
+        assert is_problem(client.post("/v1/predict", files=three), 413, "takes 2")
+        assert client.post("/v1/predict", files=three[:2]).status_code == 200
+
+
+def test_workers_that_cannot_start_are_told_and_tried_again(
+    song: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("musicclass.web.jobs.AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr("musicclass.web.jobs.make_hearer", hostile.make_nothing_yet)
+    hostile.NOT_YET.touch()
+    try:
+        with running(ready=False, workers=1) as client:
+            wait_for(lambda: "can't start" in capfd.readouterr().err)
+            assert client.get("/v1/health").status_code == 503
+            hostile.NOT_YET.unlink()
+            wait_for(lambda: client.get("/v1/health").status_code == 200)
+            assert post(client, song).status_code == 200
+    finally:
+        hostile.NOT_YET.unlink(missing_ok=True)
+
+
+def test_a_connection_without_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("musicclass.web.serve.HEAD_SECONDS", 0.5)
+    with running(workers=1) as client:
+        address = (client.base_url.host, client.base_url.port)
+        for first in (b"", b"POST /v1/predict HT", b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1"):
+            with socket.create_connection(address, timeout=10) as line:
+                line.sendall(first)
+                while line.recv(10_000):
+                    pass
+        assert client.get("/v1/health").status_code == 200
+
+
+def test_nothing_touches_the_disk(song: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:  # files without a name wouldn't be seen in the folder
+        raise AssertionError("a temporary file")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     with running(workers=1) as client:
         large = as_file(np.tile(make_music(60), 3))
-        client.post("/v1/predict", files={"f": ("a.wav", large)})
+        assert client.post("/v1/predict", files={"f": ("a.wav", large)}).status_code == 200
         post(client, b"no music")
         assert not list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
@@ -353,11 +396,14 @@ def test_a_taken_port_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_client_that_leaves_is_not_heard(song: bytes, long_silence: bytes) -> None:
     with running(workers=1) as client:
-        client.post("/v1/predict?wait=false", content=long_silence)
+        busy = client.post("/v1/predict?wait=false", content=long_silence).json()["jobs"][0]
         with pytest.raises(httpx.TimeoutException):
             client.post("/v1/predict", content=song, timeout=0.5)
-        wait_for(lambda: client.get("/v1/metrics").text.count("musicclass_waiting_files 1.0") == 0, 10)
-        assert client.get("/v1/health").status_code == 200
+        wait_for(lambda: client.get("/v1/health").json()["waiting"] == 0, 10)
+        assert client.get(busy["href"]).json()["state"] == "hearing"  # so it wasn't taken up, but dropped
+        wait_for(lambda: client.get(busy["href"]).json()["state"] == "done")
+        post(client, b"no music")
+        assert 'musicclass_files_total{status="ok"}' not in client.get("/v1/metrics").text
 
 
 def test_noise_is_unknown(server: httpx.Client) -> None:

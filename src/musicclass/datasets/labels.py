@@ -13,6 +13,7 @@ from pathlib import Path
 from musicclass.datasets import Dataset, Track
 from musicclass.datasets.folder import cached_log_mel, hash_if_readable, read_column
 from musicclass.errors import DatasetError
+from musicclass.library.writers import original_path
 
 
 def read(path: Path, artists: Path | None = None) -> Dataset:
@@ -25,7 +26,7 @@ def read(path: Path, artists: Path | None = None) -> Dataset:
     tracks = []
     for name, genre in sorted(genres.items()):
         if name and genre:
-            file = path.parent / name
+            file = path.parent / original_path(name)
             tracks.append(Track(name, genre, known.get(name, ""), hash_if_readable(file), file))
     dataset = Dataset(path.stem, tuple(tracks), cached_log_mel)
     if len(dataset.genres) < 2:

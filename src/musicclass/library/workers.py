@@ -74,6 +74,10 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End all workers; `map` starts new ones."""
         for worker in self._workers:
             _end(worker)
         self._workers = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +50,13 @@ def plain(row: Row, names: Sequence[str]) -> Row:
     at = datetime.fromtimestamp(row["modified"] / 1e9, UTC).isoformat() if row["modified"] >= 0 else None
     path = row["path"].encode("utf-8", "backslashreplace").decode("utf-8")
     return {name: row.get(name) for name in names} | {"path": path, "modified": at}
+
+
+def original_path(path: str) -> str:
+    """A table's path as it is on disk."""
+    if os.path.exists(path):
+        return path
+    return re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), path)
 
 
 def _csv(file: IO[bytes], rows: Iterable[Row], genres: Sequence[str], timeline: bool) -> None:

@@ -146,6 +146,10 @@ def _add_problems(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         return problems.respond(problem(error.status_code, "", f"{request.url.path}: {error.detail}"), headers)
 
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        return problems.respond(problem(500, "", "the server has failed; what happened stands in its output"))
+
     @app.exception_handler(ClientDisconnect)
     async def left(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=499)  # nobody gets it

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
+from musicclass.errors import LibraryError
 from musicclass.prediction import UNKNOWN
 from musicclass.web import describe
 from musicclass.web.collection import Collection, Song, short
-from musicclass.web.problems import ProblemError, problem
+from musicclass.web.problems import ProblemError, problem, respond
 
 MAX_PAGE = 500
 
@@ -30,10 +31,16 @@ class Correction(BaseModel):
     model_config = {"json_schema_extra": {"example": {"genre": "jazz"}}}
 
     genre: str = Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$", description="of the model, or any other")
+    path: str | None = Field(None, description="the song's; 409 when the row is another song's by now")
 
 
 def add_routes(app: FastAPI, collection: Collection) -> None:
     """/v1/library and what is below it."""
+
+    @app.exception_handler(LibraryError)
+    async def unreadable(request: Request, error: LibraryError) -> Response:
+        return respond(problem(507, "unreadable", str(error)))
+
     _add_songs(app, collection)
 
     @app.get("/v1/library", tags=["library"], **describe.LIBRARY)
@@ -51,6 +58,7 @@ def add_routes(app: FastAPI, collection: Collection) -> None:
     @app.get("/v1/library/corrections", tags=["library"], **describe.CORRECTIONS)
     def corrections() -> Response:
         """Genres by hand as CSV: labels that `musicclass train` reads."""
+        collection.corrections.refresh()
         named = {"Content-Disposition": 'attachment; filename="corrections.csv"'}
         return Response(collection.corrections.text(), headers=named, media_type="text/csv")
 
@@ -90,12 +98,12 @@ def _add_songs(app: FastAPI, collection: Collection) -> None:
         genre = correction.genre
         if genre.lower() == UNKNOWN or not genre.isprintable():
             raise ProblemError(problem(422, "no genre", f"{genre!r} is no genre to learn from; name one"))
-        return _change(collection, row, genre)
+        return _change(collection, row, correction.path, genre)
 
     @app.delete("/v1/library/songs/{row}/correction", tags=["library"], **describe.SONG)
-    def forget(row: Row) -> Response:
-        """Forget a genre by hand."""
-        return _change(collection, row, None)
+    def forget(row: Row, path: str | None = None) -> Response:
+        """Forget a genre by hand; with `path`, 409 when the row is another song's by now."""
+        return _change(collection, row, path, None)
 
 
 def _song(collection: Collection, row: int) -> Song:
@@ -108,8 +116,12 @@ def _told(collection: Collection, song: Song) -> dict[str, Any]:
     return {**vars(song), "name": short(song.path), "correction": collection.corrections.of(song.path)}
 
 
-def _change(collection: Collection, row: int, genre: str | None) -> Response:
+def _change(collection: Collection, row: int, path: str | None, genre: str | None) -> Response:
     song = _song(collection, row)
+    if path not in (None, song.path):
+        raise ProblemError(
+            problem(409, "another song", f"the table has changed, row {row} is {song.path}; load it anew")
+        )
     try:
         collection.corrections.put(song.path, genre, song.genre)
     except OSError as error:

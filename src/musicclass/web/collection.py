@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import threading
 from array import array
@@ -23,6 +22,7 @@ from musicclass.errors import LibraryError, require
 from musicclass.files import write_text
 from musicclass.library import store
 from musicclass.library.run import OK
+from musicclass.library.writers import original_path
 
 Floats = npt.NDArray[np.float32]
 POINTS = 20_000  # of the map at most
@@ -76,12 +76,13 @@ class Collection:
             self.songs.append(Song(len(self.songs), path, genre, best_guess, *numbers))
             shares.extend(float(row[f"p_{name}"]) for name in self.genres)
         found: Floats = np.frombuffer(shares, np.float32).reshape(len(self.songs), len(self.genres))
-        if not np.isfinite(found).all():
-            raise ValueError("it holds probabilities that are no numbers")
+        if not np.isfinite(found).all() or not all(np.isfinite((s.confidence, s.duration)).all() for s in self.songs):
+            raise ValueError("it holds numbers that are none")
         return found
 
     def counts(self) -> dict[str, int]:
-        """How many songs each genre has, the most first; with corrections."""
+        """How many songs each genre has, the most first; with corrections. Raises LibraryError as `Corrections`."""
+        self.corrections.refresh()
         told = Counter(self.corrections.of(song.path) or song.genre for song in self.songs)
         return dict(told.most_common())
 
@@ -103,6 +104,7 @@ class Collection:
 
     def find(self, text: str = "", genre: str = "", corrected: bool | None = None, order: str = "unsure") -> list[Song]:
         """Songs with all words of `text` in their paths, of a genre (corrected or told), in an order of ORDERS."""
+        self.corrections.refresh()
         words = text.lower().split()
         of = self.corrections.of
         found = (
@@ -130,20 +132,15 @@ ORDERS: dict[str, Callable[[Song], Any]] = {
 
 
 class Corrections:
-    """Genres by hand, by path: a CSV that holds nothing else, written anew, whole, with every change."""
+    """Genres by hand, by path, in a CSV: written whole with every change, and read anew when others have changed it."""
 
     def __init__(self, path: Path):
         self.path = path
         self._lock = threading.Lock()
-        self._rows: dict[str, tuple[str, str]] = {}
-        if path.exists():
-            try:
-                with open(path, encoding="utf-8-sig", newline="") as file:
-                    self._rows = {row["track"]: (row["genre"], row["told"]) for row in csv.DictReader(file)}
-            except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-                raise LibraryError(
-                    f"{path}: can't be read as corrections ({error!r}); mend it, or move it away"
-                ) from None
+        self._rows: dict[str, dict[str, str]] = {}
+        self._columns = list(CORRECTIONS)
+        self._seen: tuple[int, int] | None = None  # time of modification and size of what was read
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -151,26 +148,56 @@ class Corrections:
     def of(self, path: str) -> str | None:
         """The genre that was given by hand, if any."""
         row = self._rows.get(path)
-        return row[0] if row else None
+        return (row["genre"] or None) if row else None
 
     def put(self, path: str, genre: str | None, told: str) -> None:
-        """Keep a genre, or, None, forget it. Raises OSError, and then nothing has changed."""
+        """Keep a genre, or, None, forget it. Raises OSError and LibraryError, and then nothing has changed."""
         with self._lock:
+            self._read()
             rows = {name: row for name, row in self._rows.items() if name != path}
             if genre is not None:
-                rows[path] = (genre, told)
+                rows[path] = {**self._rows.get(path, {}), "track": path, "genre": genre, "told": told}
             write_text(self.path, self._text(rows))
-            self._rows = rows
+            self._rows, self._seen = rows, self._stamp()
+
+    def refresh(self) -> None:
+        """Take in what others have changed. Raises LibraryError when the file can't be read."""
+        with self._lock:
+            self._read()
 
     def text(self) -> str:
         """The file's content: labels that `musicclass train` reads."""
         return self._text(self._rows)
 
-    def _text(self, rows: dict[str, tuple[str, str]]) -> str:
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+    def _read(self) -> None:
+        try:
+            seen = self._stamp()
+            if seen == self._seen:
+                return
+            rows, columns = {}, list(CORRECTIONS)
+            if seen:
+                with open(self.path, encoding="utf-8-sig", newline="") as file:
+                    table = csv.DictReader(file, restval="")
+                    columns = [*columns, *(name for name in table.fieldnames or () if name not in columns)]
+                    rows = {row["track"]: {name: row.get(name, "") for name in columns} for row in table}
+        except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+            raise LibraryError(
+                f"{self.path}: can't be read as corrections ({error!r}); mend it, or move it away"
+            ) from None
+        self._rows, self._columns, self._seen = rows, columns, seen
+
+    def _text(self, rows: dict[str, dict[str, str]]) -> str:
         text = io.StringIO(newline="")
-        table = csv.writer(text)
-        table.writerow(CORRECTIONS)
-        table.writerows((path, *rows[path]) for path in sorted(rows))
+        table = csv.DictWriter(text, self._columns, restval="")
+        table.writeheader()
+        table.writerows(rows[path] for path in sorted(rows))
         return text.getvalue()
 
 
@@ -195,13 +222,6 @@ def project(shares: Floats) -> tuple[Floats, float]:
 def short(path: str) -> str:
     """The last two parts of a path: mostly album and song."""
     return " / ".join(re.split(r"[\\/]", path)[-2:])
-
-
-def original_path(path: str) -> str:
-    """A path as it is on disk: tables keep bytes that are no UTF-8 as \\udc80 to \\udcff."""
-    if os.path.exists(path):
-        return path
-    return re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), path)
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:

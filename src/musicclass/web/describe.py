@@ -178,12 +178,16 @@ _SONG = {
     "name": "album / song.mp3",
     "correction": None,
 }
-LIBRARY: dict[str, Any] = {"response_model": dict[str, Any], "responses": _problems(_422="no such order or number")}
+_READ = "the corrections can't be read or kept"
+LIBRARY: dict[str, Any] = {
+    "response_model": dict[str, Any],
+    "responses": _problems(_422="no such order or number", _507=_READ),
+}
 SONG: dict[str, Any] = {
     "response_model": None,
     "responses": {
         200: {"description": "The song", "content": {"application/json": {"example": _SONG}}},
-        **_problems(_404="no such song", _422="no row, or no genre", _507="can't be kept"),
+        **_problems(_404="no such song", _409="the row is another song's", _422="no row, or no genre", _507=_READ),
     },
 }
 SOUND: dict[str, Any] = {
@@ -198,7 +202,7 @@ CORRECTIONS: dict[str, Any] = {
     "response_model": None,
     "responses": {
         200: {"description": "track, genre, told", "content": {"text/csv": {"schema": {"type": "string"}}}},
-        **_problems(),
+        **_problems(_507=_READ),
     },
 }
 HEALTH: dict[str, Any] = {

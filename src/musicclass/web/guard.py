@@ -62,7 +62,7 @@ class Guard:
             ended = ended or not message.get("more_body", False)
             self._check_size(read)
             if self._held > self.settings.max_waiting_bytes:
-                raise _Refused(503, "too much is being sent at once; try again soon", {"Retry-After": "5"})
+                raise _Refused(503, "too much is being sent at once; try again soon")
             return message
 
         async def protected(message: Message) -> None:
@@ -96,7 +96,7 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         """Without a token, only names of this machine: another site's name may be made to point here."""
-        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        name = _host(f"//{headers.get('host', '')}")
         if not self.settings.token and not is_local(name):
             raise _Refused(421, f"this server doesn't answer for {name}; ask it by 127.0.0.1 or localhost")
 
@@ -105,7 +105,7 @@ class Guard:
         origin = headers.get("origin")
         if origin in self.settings.origins or method in ("GET", "HEAD"):
             return True
-        return origin is None or urlsplit(origin).netloc == headers.get("host")
+        return origin is None or origin.partition("://")[2] == headers.get("host")
 
     def _brings_token(self, headers: Headers) -> bool:
         kind, _, value = headers.get("authorization", "").partition(" ")
@@ -140,6 +140,14 @@ class Guard:
         answer.setdefault("Cache-Control", "no-cache")
         if self.settings.origins:
             answer["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+
+def _host(address: str) -> str:
+    """The host that an address names; none in a malformed one."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_local(host: str) -> bool:

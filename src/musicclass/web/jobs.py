@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sys
 import time
 import uuid
 from collections import OrderedDict
@@ -16,10 +17,12 @@ from typing import Any
 from musicclass.errors import LibraryError
 from musicclass.library.workers import Failure, Pool
 from musicclass.web.hearing import WARM_UP, Ask, make_hearer
+from musicclass.web.problems import ProblemError, problem
 from musicclass.web.settings import Settings
 
 KEEP_SECONDS = 600.0  # that a finished job can be asked for
 KEEP_JOBS = 1_000
+AGAIN_SECONDS = 5.0  # between two tries to start a worker
 GUESS_SECONDS = 1.0  # for one file, before any has been heard
 
 
@@ -75,16 +78,12 @@ class Jobs:
         self.settings = settings
         self.ready = 0  # workers that have loaded their model
         self._all: OrderedDict[str, Job] = OrderedDict()
-        self._waiting: asyncio.Queue[Job] = asyncio.Queue()
+        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self.waiting = 0  # files that no worker has taken up yet
         self._bytes = 0  # of files that wait or are heard
         self._usual = GUESS_SECONDS  # seconds that a file takes, of late
         self._runners: list[asyncio.Task[None]] = []
         self.heard: Any = lambda job: None  # called with each finished job
-
-    @property
-    def waiting(self) -> int:
-        """Files that no worker has taken up yet."""
-        return self._waiting.qsize()
 
     async def __aenter__(self) -> Jobs:
         self._threads = ThreadPoolExecutor(self.settings.workers, "hear")
@@ -98,7 +97,10 @@ class Jobs:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def check_room(self, files: int = 1, size: int = 0) -> None:
-        """Raises QueueFull."""
+        """Raises QueueFull, or ProblemError for more files than there will ever be room for."""
+        if files > self.settings.queue:
+            detail = f"{files} files at once; this server takes {self.settings.queue}: send less in one form"
+            raise ProblemError(problem(413, "", detail))
         if self.waiting + files > self.settings.queue or self._bytes + size > self.settings.max_waiting_bytes:
             seconds = self._usual * max(1, self.waiting) / self.settings.workers
             raise QueueFull(max(1, round(seconds)))
@@ -110,7 +112,8 @@ class Jobs:
         for job in jobs:
             self._bytes += len(job.ask.data) if job.ask else 0
             self._all[job.id] = job
-            self._waiting.put_nowait(job)
+            self._queue.put_nowait(job)
+            self.waiting += 1
         self._forget_old()
         return jobs
 
@@ -123,6 +126,7 @@ class Jobs:
         """Forget a job; one that waits will not be heard."""
         self._all.pop(job.id, None)
         if job.state == "waiting":
+            self.waiting -= 1
             self._release(job)
             job.tell(state="done", value=Failure("cancelled", f"{job.name}: cancelled"))
 
@@ -147,27 +151,52 @@ class Jobs:
 
         make = functools.partial(make_hearer, settings.model, settings.min_confidence, settings.max_seconds)
         with Pool(make, 1, settings.timeout, settings.max_memory, told) as pool:
-            await loop.run_in_executor(self._threads, _hear, pool, WARM_UP)
-            self.ready += 1
             while True:
-                current = await self._waiting.get()
-                if current.ask is None:  # dropped while it waited
-                    continue
-                begun = time.monotonic()
-                current.tell(state="hearing")
-                value = await loop.run_in_executor(self._threads, _hear, pool, current.ask)
-                ended = time.monotonic()
-                self._usual += 0.1 * (ended - begun - self._usual)
-                self._release(current)
-                current.tell(state="done", share=1.0, value=value, seconds=ended - begun, ended=ended)
-                with contextlib.suppress(Exception):
-                    self.heard(current)
+                await self._begin(pool)
+                value = None
+                while not _is_lost(value):
+                    current = await self._next()
+                    begun = time.monotonic()
+                    value = await self._hear(pool, current.ask)
+                    self._finish(current, value, begun)
+                self.ready -= 1
+
+    async def _begin(self, pool: Pool) -> None:
+        """Until the worker has loaded its model."""
+        while _is_lost(value := await self._hear(pool, WARM_UP)):
+            print(f"{value.error}; trying again", file=sys.stderr)
+            await asyncio.sleep(AGAIN_SECONDS)
+        self.ready += 1
+
+    async def _hear(self, pool: Pool, ask: Ask | str | None) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _hear, pool, ask)
+
+    async def _next(self) -> Job:
+        """The next job that nobody has dropped."""
+        while (job := await self._queue.get()).ask is None:
+            pass
+        self.waiting -= 1
+        job.tell(state="hearing")
+        return job
+
+    def _finish(self, job: Job, value: Any, begun: float) -> None:
+        ended = time.monotonic()
+        self._usual += 0.1 * (ended - begun - self._usual)
+        self._release(job)
+        job.tell(state="done", share=1.0, value=value, seconds=ended - begun, ended=ended)
+        with contextlib.suppress(Exception):
+            self.heard(job)
 
 
-def _hear(pool: Pool, ask: Ask | str) -> Any:
+def _is_lost(value: Any) -> bool:
+    return isinstance(value, Failure) and value.status == "no worker"
+
+
+def _hear(pool: Pool, ask: Ask | str | None) -> Any:
     try:
         ((_, value),) = pool.map([ask])
     except (LibraryError, OSError) as error:  # workers that can't start, or were ended with the server
+        pool.end()
         return Failure("no worker", str(error))
     if isinstance(value, Failure) and isinstance(ask, Ask) and not value.error.startswith(ask.name):
         return Failure(value.status, f"{ask.name}: {value.error}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from musicclass.bundle import Bundle
@@ -28,6 +30,12 @@ Genre = Annotated[str | None, Query(description="Explain this genre in place of 
 Name = Annotated[str, Query(max_length=1000, description="What to call a file that is sent as the body.")]
 Wait = Annotated[bool, Query(description="false: answer at once with 202 and jobs to ask for.")]
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+
+
+class _InMemory(MultiPartParser):
+    """Forms never touch the disk; the guard bounds what is held of them."""
+
+    spool_max_size = sys.maxsize
 
 
 def add_routes(app: FastAPI, jobs: Jobs, bundle: Bundle) -> None:
@@ -63,7 +71,8 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
         """How far a job is, and its answer; with Accept: text/event-stream, as events until it is done."""
         found = _found(jobs, id)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return StreamingResponse(_events(found), media_type="text/event-stream")
+            unbuffered = {"X-Accel-Buffering": "no"}  # for proxies
+            return StreamingResponse(_events(found), headers=unbuffered, media_type="text/event-stream")
         return JSONResponse(_job(found))
 
     @app.delete("/v1/jobs/{id}", tags=["predict"], status_code=204, **describe.DROP)
@@ -77,9 +86,12 @@ async def _files(request: Request, name: str) -> tuple[bool, list[tuple[str, byt
     """Whether the request is a form, and its files: names and bytes."""
     kind = request.headers.get("content-type", "application/octet-stream").lower()
     if kind.startswith("multipart/form-data"):
-        async with request.form(max_files=1000) as form:
-            parts = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-            files = [(_called(part.filename or "audio"), await part.read()) for part in parts]
+        try:
+            form = await _InMemory(request.headers, request.stream()).parse()
+        except MultiPartException as error:
+            raise ProblemError(problem(400, "", f"the form can't be read: {error.message}")) from None
+        parts = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        files = [(_called(part.filename or "audio"), await part.read()) for part in parts]
         if not files:
             raise ProblemError(problem(422, "no file", "the form holds no file; send one, in a field of any name"))
         return True, files

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5  # after a 503, unless it says otherwise
 # Of a worker's Failure; all others are the file's fault, 422.
 STATUS = {"no worker": 503, "cancelled": 410}
 
@@ -53,4 +54,6 @@ def problem(status: int, title: str, detail: str, **more: Any) -> dict[str, Any]
 
 def respond(problem: dict[str, Any], headers: dict[str, str] | None = None) -> JSONResponse:
     """The problem as a response."""
+    if problem["status"] == 503:
+        headers = {"Retry-After": str(RETRY_SECONDS), **(headers or {})}
     return JSONResponse(problem, problem["status"], headers, media_type=MEDIA_TYPE)

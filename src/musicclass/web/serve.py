@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -10,12 +11,14 @@ import webbrowser
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from musicclass.errors import ConfigError
 from musicclass.web.app import make_app
 from musicclass.web.guard import is_local
 from musicclass.web.settings import Settings
 
+HEAD_SECONDS = 20.0  # for the head of a request
 GOODBYE_SECONDS = 3  # that open connections get at the end
 
 
@@ -33,10 +36,32 @@ def serve(settings: Settings, browser: bool) -> None:
         uvicorn.Server(config(app, GOODBYE_SECONDS)).run(sockets=[listening])
 
 
+class Impatient(H11Protocol):
+    """Ends connections on which no whole request comes: uvicorn itself waits for ever for a first one's head."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look(self)
+
+    def _look(self, before: object) -> None:
+        if self.transport.is_closing():
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and before is self.cycle:
+            self.transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._look, self.cycle if idle else self)
+
+
 def config(app: FastAPI, goodbye: int) -> uvicorn.Config:
     """How uvicorn runs the app; at the end, open connections get `goodbye` seconds."""
     return uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=goodbye
+        app,
+        http=Impatient,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=goodbye,
     )
 
 

@@ -25,5 +25,8 @@ class Settings:
     max_seconds: float = 7200.0  # of a file that are heard
     max_body: int = 200_000_000  # bytes of one request
     queue: int = 100  # files that may wait
-    max_waiting_bytes: int = 1_000_000_000  # of all of them together
+    max_waiting_bytes: int = 1_000_000_000  # of all of them together; at least those of two requests
     slow: float = 20.0  # seconds within which a sender has to send something
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_waiting_bytes", max(self.max_waiting_bytes, 2 * self.max_body))
