@@ -108,7 +108,7 @@ def ask(host: str, port: int, method: str, path: str, body: bytes = b"") -> tupl
         answer = connection.getresponse()
         answer.read()
         return answer.status, connection
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return 0, connection
 
 
@@ -271,15 +271,10 @@ def report(seen: Seen, took: float, left: int, reference: float) -> bool:
         ("files left in the temporary folder", str(left)),
     ]
     print_table(f"{took:.0f} s of load", ("", ""), rows)
-    wrong = [
-        status
-        for statuses in (seen.statuses, seen.bombs, seen.slow)
-        for status in statuses
-        if status != 503 and not 0 < status < 500
-    ]
+    wrong = {*seen.statuses} - {200, 503} | {*seen.bombs} - {200, 422, 503} | {*seen.slow} ^ {408}
     growth, most = quarters[3] / quarters[1], GROWTH if took > WARM else GROWTH_COLD
     checks = {
-        f"no server error but 503: {wrong or 'none'}": not wrong,
+        f"no status that should not be, and all that should: {wrong or 'none'}": not wrong,
         f"{growth:.3f} times the memory of the second quarter in the last, {within(growth <= most)} {most}": (
             growth <= most
         ),

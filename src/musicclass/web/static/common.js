@@ -76,13 +76,20 @@ export async function ask(address, options) {
   return told;
 }
 
+const RIGHT = {
+  test: "It was right", stand_in: "A stand-in for it was right", folds: "Each of its networks was right",
+  valid: "It was right, while its settings were chosen,", train: "It was right, where it had learnt,",
+};
+/** The parts on which a model was judged, what tells most first. */
+export const judged = found => Object.keys(RIGHT).filter(part => found.metrics[part]?.confusion);
+
 let model = null;
 /** The model's card; asked for once. */
 export function card() {
   model ??= ask("/v1/model").then(found => {
     setColours(found.colours);
-    const [judged] = Object.values(found.metrics), right = judged ? `, and it is right on ${percent(judged.accuracy)} of their tracks` : "";
-    if ($("about-model")) $("about-model").textContent = `${found.genres.length} genres are all that this model knows${right}.`;
+    const [part] = judged(found), right = part ? ` ${RIGHT[part]} on ${percent(found.metrics[part].accuracy)} of their tracks.` : "";
+    if ($("about-model")) $("about-model").textContent = `${found.genres.length} genres are all that this model knows.${right}`;
     if (found.library) document.querySelectorAll("#library-link").forEach(link => { link.hidden = false; });
     return found;
   });

@@ -2,8 +2,18 @@
 import {$, ask, bars, card, colour, faded, inks, inWords, make, percent, surface} from "./common.js";
 
 const NEAR = 12, PAGE = 50; // CSS pixels; songs at once
-let map = null, places = [], hidden = new Set(), playing = null, listed = 0, asked = 0;
+const known = new Map(), hidden = new Set(); // songs by row; genres that the map leaves out
+let map = null, places = [], playing = null, offset = 0, asked = 0;
 let answers = Promise.resolve(); // corrections, one after the other
+
+const tell = text => { $("total").textContent = text; };
+const complain = error => tell(error.message);
+
+/** The one object for a song, with what the server says of it now. */
+function remember(song) {
+  if (!known.has(song.row)) known.set(song.row, {});
+  return Object.assign(known.get(song.row), song);
+}
 
 // ---- map
 
@@ -71,9 +81,9 @@ async function showMap() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
   $("map").addEventListener("mousemove", hover);
   $("map").addEventListener("mouseleave", () => { $("tip").hidden = true; });
-  $("map").addEventListener("click", async event => {
+  $("map").addEventListener("click", event => {
     const found = nearest(event);
-    if (found) play(await ask(`/v1/library/songs/${map.rows[found.i]}`));
+    if (found) ask(`/v1/library/songs/${map.rows[found.i]}`).then(song => play(remember(song))).catch(complain);
   });
 }
 
@@ -89,16 +99,17 @@ async function showOverview() {
   $("train").textContent = `musicclass train ${told.name}.corrections.csv --out mine`;
   const names = [...new Set([...told.model_genres, ...Object.keys(told.genres)])].sort(), chosen = $("genre").value;
   $("genres").replaceChildren(...names.filter(name => name !== "unknown").map(value => make("option", {value})));
+  const genres = chosen && !(chosen in told.genres) ? {...told.genres, [chosen]: 0} : told.genres;
   $("genre").replaceChildren(make("option", {value: "", text: "all"}),
-    ...Object.entries(told.genres).map(([value, count]) => make("option", {value, text: `${value} (${count})`})));
-  $("genre").value = chosen in told.genres ? chosen : "";
+    ...Object.entries(genres).map(([value, count]) => make("option", {value, text: `${value} (${count})`})));
+  $("genre").value = chosen;
 }
 
 // ---- songs
 
 async function list(more = false) {
   const mine = ++asked, query = new URLSearchParams({
-    order: $("order").value, text: $("text").value, genre: $("genre").value, offset: more ? listed : 0, limit: PAGE});
+    order: $("order").value, text: $("text").value, genre: $("genre").value, offset: more ? offset : 0, limit: PAGE});
   if ($("only-corrected").checked) query.set("corrected", true);
   const {total, songs} = await ask(`/v1/library/songs?${query}`);
   if (mine !== asked) return; // a later question has been answered
@@ -108,13 +119,17 @@ async function list(more = false) {
         make("th", {text, scope: "col"}))})]}),
       make("tbody"),
     ]}));
-    listed = 0;
+    offset = 0;
   }
-  $("songs").querySelector("tbody").append(...songs.map(row));
-  listed += songs.length;
-  $("total").textContent = total ? `${listed.toLocaleString("en")} of ${total.toLocaleString("en")}` : "no such song";
-  $("more").hidden = listed >= total;
+  $("songs").querySelector("tbody").append(...songs.map(song => row(remember(song))));
+  offset += songs.length;
+  tell(total ? `${offset.toLocaleString("en")} of ${total.toLocaleString("en")}` : "no such song");
+  $("more").hidden = offset >= total;
 }
+
+/** Whether the server would list a song now. */
+const listed = song => ($("genre").value === "" || (song.correction ?? song.genre) === $("genre").value)
+  && (!$("only-corrected").checked || song.correction !== null);
 
 function row(song) {
   const hand = make("input", {className: "hand", maxLength: 100, autocomplete: "off", placeholder: song.best_guess});
@@ -140,16 +155,17 @@ function row(song) {
 
 /** Keep a genre, or none, and show it wherever the song stands. */
 function correct(song, typed) {
-  const genre = typed.trim(), address = `/v1/library/songs/${song.row}/correction`;
+  const genre = typed.trim(), address = `/v1/library/songs/${song.row}/correction`, {path} = song, before = listed(song);
   answers = answers.then(async () => {
     try {
-      Object.assign(song, genre
-        ? await ask(address, {method: "PUT", headers: {"Content-Type": "application/json"}, body: JSON.stringify({genre})})
-        : await ask(address, {method: "DELETE"}));
+      remember(genre
+        ? await ask(address, {method: "PUT", headers: {"Content-Type": "application/json"}, body: JSON.stringify({genre, path})})
+        : await ask(`${address}?${new URLSearchParams({path})}`, {method: "DELETE"}));
+      if ($("songs").querySelector(`[data-row="${song.row}"]`)) offset += listed(song) - before; // so that "more" skips none
       await showOverview();
-      $("total").textContent = genre ? `${song.name}: ${genre}, kept` : `${song.name}: forgotten`;
+      tell(genre ? `${song.name}: ${genre}, kept` : `${song.name}: forgotten`);
     } catch (error) {
-      $("total").textContent = error.message;
+      complain(error);
     }
     document.querySelectorAll(`[data-row="${song.row}"]`).forEach(input => { input.value = song.correction ?? ""; });
   });
@@ -170,14 +186,15 @@ function play(song) {
 }
 
 $("audio").addEventListener("error", async () => {
+  const failed = playing;
   $("audio").hidden = true;
   const answer = await fetch($("audio").src, {headers: {Range: "bytes=0-0"}}).catch(() => null);
   const why = answer?.ok ? "this browser can't play its format" : "its file can't be reached from here";
-  $("playing-name").textContent += `: ${why}.`;
+  if (playing === failed) $("playing-name").textContent = `${known.get(failed).name}: ${why}.`;
 });
-for (const id of ["order", "genre", "only-corrected"]) $(id).addEventListener("change", () => list());
-$("text").addEventListener("input", () => list());
-$("more").addEventListener("click", () => list(true));
+for (const id of ["order", "genre", "only-corrected"]) $(id).addEventListener("change", () => list().catch(complain));
+$("text").addEventListener("input", () => list().catch(complain));
+$("more").addEventListener("click", () => list(true).catch(complain));
 
 async function main() {
   await card(); // colours

@@ -1,7 +1,7 @@
 // Listening in the browser alone: Web Audio decodes, a worker does the rest (local-worker.js).
 import {card} from "./common.js";
 
-const MIN_SECONDS = 1, SILENCE = 2 ** -15;
+const MIN_SECONDS = 1, SILENCE = 2 ** -15, ABSURD = 1e6;
 let worker = null, waiting = new Map(), number = 0;
 
 /** Load everything that listening takes; throws an Error when this browser or server can't. */
@@ -39,8 +39,7 @@ export async function askHere(file, name, tell, signal) {
   const samples = await decode(file, name);
   if (signal.aborted) throw new Error("cancelled");
   tell("Listening", .3);
-  const answer = await askWorker({kind: "hear", samples, name}, share => tell("Listening", .3 + .7 * share));
-  return answer;
+  return askWorker({kind: "hear", samples, name}, share => tell("Listening", .3 + .7 * share));
 }
 
 /** As explainOnServer; `tell` hears how far it is. */
@@ -72,9 +71,10 @@ async function decode(file, name) {
     for (let i = 0; i < length; i++) samples[i] += data[i] / audio.numberOfChannels;
   }
   let peak = 0;
-  for (const sample of samples) peak = Math.max(peak, Math.abs(sample));
+  for (const sample of samples) peak = Math.max(peak, Math.abs(sample)); // NaN if any is
   const seconds = length / audio.sampleRate;
   if (seconds < MIN_SECONDS) throw new Error(`${name}: only ${seconds.toFixed(2)} s long; at least ${MIN_SECONDS} s are needed`);
+  if (!(peak <= ABSURD)) throw new Error(`${name}: holds samples that are no sound; export it anew`);
   if (peak < SILENCE) throw new Error(`${name}: nothing but silence; check how it was recorded or exported`);
   return samples;
 }

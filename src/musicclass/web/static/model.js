@@ -1,12 +1,11 @@
 // How good the model is, from its card.
-import {$, card, colour, make, percent} from "./common.js";
+import {$, card, colour, judged, make, percent} from "./common.js";
 
 const NAMES = {
   test: "on test tracks", valid: "on validation tracks", train: "on training tracks, which it has heard",
   stand_in: "a stand-in that was trained without them, on validation tracks",
   folds: "each of its networks, on tracks that it had not heard",
 };
-const ORDER = ["test", "stand_in", "folds", "valid", "train"];
 const share = value => `${(100 * value).toFixed(1)}%`;
 const span = ([low, high], tell = share) => `${tell(low)} to ${tell(high)}`;
 const table = (caption, heads, rows, className = "") => make("table", {className, children: [
@@ -137,7 +136,7 @@ async function main() {
   const found = await card();
   $("title").textContent = `The model: ${found.name}`;
   $("about").textContent = found.about ? `${found.about.replace(/\.?$/, ".")}` : "";
-  const parts = ORDER.filter(part => found.metrics[part]?.confusion);
+  const parts = judged(found);
   $("part").replaceChildren(...parts.map(value => make("option", {value, text: NAMES[value]})));
   const show = () => {
     const metrics = found.metrics[$("part").value];

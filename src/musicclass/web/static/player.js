@@ -15,6 +15,8 @@ export class Player {
     this.line = root.querySelector(".line");
     this.slider = root.querySelector("input");
     this.button = root.querySelector(".play");
+    this.gone = new AbortController();
+    this.following = 0; // the animation frame that is to come
     this.spans = null; // stretches to play, one after the other; else all of it
     this.slider.max = answer.duration;
     this.slider.setAttribute("aria-label", `Place in ${answer.file}`);
@@ -28,8 +30,9 @@ export class Player {
       this.button.disabled = true;
       this.button.textContent = "Can't be played here";
     });
-    new ResizeObserver(() => this.draw()).observe(root.querySelector(".strip"));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    this.sizes = new ResizeObserver(() => this.draw());
+    this.sizes.observe(root.querySelector(".strip"));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw(), {signal: this.gone.signal});
     this.at = 0;
     this.show();
   }
@@ -98,7 +101,7 @@ export class Player {
       return; // stopped before it began, or the error event says why
     }
     this.button.textContent = "Pause";
-    this.follow();
+    this.following ||= requestAnimationFrame(() => this.follow());
   }
 
   /** Play stretches, one after the other. */
@@ -119,6 +122,7 @@ export class Player {
   }
 
   follow() {
+    this.following = 0;
     if (this.audio.paused) {
       this.button.textContent = "Play";
       return;
@@ -132,11 +136,13 @@ export class Player {
     this.slider.value = this.at;
     if (!this.slider.matches(":hover")) this.show();
     this.drawHead();
-    requestAnimationFrame(() => this.follow());
+    this.following = requestAnimationFrame(() => this.follow());
   }
 
   remove() {
     this.stop();
+    this.gone.abort();
+    this.sizes.disconnect();
     this.audio.removeAttribute("src");
     this.audio.load();
   }

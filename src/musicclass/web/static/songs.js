@@ -1,19 +1,21 @@
 // The page of songs: files in, cards out.
-import {$, bars, card, clock, colour, drawLine, make, percent, reason, save, verdict} from "./common.js";
+import {$, bars, card, colour, make, percent, reason, save, verdict} from "./common.js";
+import {compare, forgetOrder} from "./compare.js";
+import {takeFiles} from "./files.js";
 import {askServer, explainOnServer} from "./server.js";
 import {askHere, explainHere, startHere} from "./local.js";
 import {Player} from "./player.js";
 import {drawCard} from "./picture.js";
 import {showWhy} from "./why.js";
 
-const AT_ONCE = 3;
-const SOUNDS = /\.(wav|flac|mp3|ogg|oga|opus|m4a|mp4|aac|aiff?|aifc|wma|wv|au|snd|caf|w64|ape|mka|mpc|tta|ac3|webm)$/i;
+const AT_ONCE = 3, GATHER = 40; // songs; ms for which news are gathered before all is arranged
 const songs = [];
-let busy = 0, added = 0, sortBy = null, sortDown = false;
+let busy = 0, added = 0, arranging = null, news = "";
 
 card().catch(error => { $("count").textContent = error.message; });
+takeFiles(add);
 
-// ---- files in
+// ---- hearing
 
 function add(files, leftOut = 0) {
   for (const file of files) {
@@ -21,139 +23,75 @@ function add(files, leftOut = 0) {
     songs.push(song);
     show(song);
   }
-  $("drop").classList.toggle("small", songs.length > 0);
-  $("tools").hidden = !songs.length;
   next();
-  arrange(leftOut ? `${leftOut} files that are no songs were left out. ` : "");
+  arrange(leftOut ? `${leftOut} ${leftOut === 1 ? "file that is no song was" : "files that are no songs were"} left out. ` : "");
 }
 
 function next() {
-  const song = songs.find(each => each.state === "waiting");
-  if (!song || busy >= ($("local").checked ? 1 : AT_ONCE)) return;
+  const song = songs.find(each => each.state === "waiting"), {checked: here, disabled: loading} = $("local");
+  if (!song || loading || busy >= (here ? 1 : AT_ONCE)) return;
   song.state = "busy";
   busy += 1;
-  hear(song).finally(() => { busy -= 1; next(); });
+  hear(song, here).finally(() => { busy -= 1; next(); });
   next();
 }
 
-async function hear(song) {
-  const tell = (words, share) => {
+async function hear(song, here) {
+  const {file, name, stop} = song, tell = (words, share) => {
     song.node.querySelector("progress").value = share;
     song.node.querySelector(".progress span").textContent = words;
   };
-  song.here = $("local").checked;
   try {
     const limit = (await card()).limits.bytes;
-    if (!song.here && song.file.size > limit) {
-      throw new Error(`${song.name}: larger than ${limit / 1e6} MB, the most that this server takes at once`);
+    if (!here && file.size > limit) {
+      throw new Error(`${name}: larger than ${limit / 1e6} MB, the most that this server takes at once`);
     }
-    song.answer = await (song.here ? askHere : askServer)(song.file, song.name, tell, song.stop.signal);
-    song.state = "done";
+    const answer = await (here ? askHere : askServer)(file, name, tell, stop.signal);
+    stop.signal.throwIfAborted();
+    Object.assign(song, {here, answer, state: "done"});
     showAnswer(song);
+    arrange(`${name}: ${verdict(answer)}. `);
   } catch (error) {
+    if (!songs.includes(song)) return; // removed
+    if (stop !== song.stop) { // to be heard anew, elsewhere
+      song.state = "waiting";
+      tell("Waiting", 0);
+      return;
+    }
     song.state = "failed";
-    song.error = error.message;
+    song.error = error.message.startsWith(name) ? error.message : `${name}: ${error.message}`;
     song.node.querySelector(".progress").hidden = true;
     const told = song.node.querySelector(".problem");
     told.hidden = false;
-    told.textContent = error.message.startsWith(song.name) ? error.message : `${song.name}: ${error.message}`;
+    told.textContent = song.error;
+    arrange();
   }
-  arrange(song.answer ? `${song.name}: ${verdict(song.answer)}. ` : "");
 }
-
-async function entries(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  const reader = entry.createReader(), found = [];
-  for (;;) { // a reader gives a hundred at a time
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break;
-    for (const each of some) found.push(...await entries(each));
-  }
-  return found;
-}
-
-function addFolder(files) {
-  const shown = files.filter(file => SOUNDS.test(file.name) && !file.name.startsWith("."));
-  add(shown, files.length - shown.length);
-}
-
-async function dropped(event) {
-  const items = [...event.dataTransfer.items].map(item => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!items.some(item => item.isDirectory)) return add([...event.dataTransfer.files]);
-  const found = [];
-  for (const item of items) found.push(...await entries(item));
-  addFolder(found);
-}
-
-for (const [button, input] of [["choose", "files"], ["choose-folder", "folder"]]) {
-  $(button).addEventListener("click", () => $(input).click());
-  $(input).addEventListener("change", () => {
-    (input === "folder" ? addFolder : add)([...$(input).files]);
-    $(input).value = "";
-  });
-}
-let inside = 0;
-addEventListener("dragenter", () => { inside += 1; $("drop").classList.add("over"); });
-addEventListener("dragleave", () => { inside -= 1; if (!inside) $("drop").classList.remove("over"); });
-addEventListener("dragover", event => event.preventDefault());
-addEventListener("drop", event => {
-  event.preventDefault();
-  inside = 0;
-  $("drop").classList.remove("over");
-  dropped(event);
-});
-
-// ---- the microphone
-
-let recorder = null;
-async function record() {
-  if (recorder) return recorder.stop();
-  let stream;
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({
-      audio: {echoCancellation: false, noiseSuppression: false, autoGainControl: false},
-    });
-  } catch (error) {
-    $("count").textContent = `The microphone can't be used (${error.message}); allow it for this page, or choose a file.`;
-    return;
-  }
-  const parts = [], begun = Date.now();
-  recorder = new MediaRecorder(stream);
-  const ticking = setInterval(() => { $("record").textContent = `Stop (${clock((Date.now() - begun) / 1000)})`; }, 250);
-  recorder.ondataavailable = event => parts.push(event.data);
-  recorder.onstop = () => {
-    clearInterval(ticking);
-    stream.getTracks().forEach(track => track.stop());
-    const at = new Date(begun).toTimeString().slice(0, 8).replaceAll(":", "."), kind = recorder.mimeType;
-    recorder = null;
-    $("record").textContent = "Record";
-    $("record").setAttribute("aria-pressed", "false");
-    add([new File(parts, `Recording ${at}.${kind.includes("mp4") ? "m4a" : "webm"}`, {type: kind})]);
-  };
-  $("record").setAttribute("aria-pressed", "true");
-  $("record").textContent = "Stop (0:00)";
-  recorder.start();
-}
-$("record").addEventListener("click", record);
 
 // ---- nothing leaves this computer
 
 $("local").addEventListener("change", async () => {
   const state = $("local-state");
-  if (!$("local").checked) {
+  if ($("local").checked) {
+    for (const song of songs.filter(each => each.state === "busy")) { // nothing more of them may leave
+      song.stop.abort();
+      song.stop = new AbortController();
+    }
+    $("local").disabled = true;
+    state.textContent = "Loading the model into this browser …";
+    try {
+      await startHere();
+      state.textContent = "On: this browser listens by itself; you may cut the network.";
+    } catch (error) {
+      $("local").checked = false;
+      state.textContent = error.message;
+    }
+    $("local").disabled = false;
+    $("local").focus();
+  } else {
     state.textContent = "Off: songs go to the musicclass server at this address, which keeps nothing.";
-    return;
   }
-  $("local").disabled = true;
-  state.textContent = "Loading the model into this browser …";
-  try {
-    await startHere();
-    state.textContent = "On: this browser listens by itself; you may cut the network.";
-  } catch (error) {
-    $("local").checked = false;
-    state.textContent = error.message;
-  }
-  $("local").disabled = false;
+  next();
 });
 
 // ---- cards
@@ -168,7 +106,11 @@ function show(song) {
   song.node.querySelector(".progress span").textContent = "Waiting";
   const remove = song.node.querySelector(".remove");
   remove.setAttribute("aria-label", `Remove ${song.name}`);
-  remove.addEventListener("click", () => discard(song));
+  remove.addEventListener("click", () => {
+    const following = song.node.nextElementSibling || song.node.previousElementSibling;
+    discard(song);
+    (following?.querySelector(".remove") || $("choose")).focus();
+  });
   $("cards").append(song.node);
 }
 
@@ -197,26 +139,32 @@ async function because(song) {
   button.setAttribute("aria-expanded", String(!open));
   section.hidden = open;
   if (open || song.why) return;
-  section.replaceChildren(make("p", {className: "quiet", text: "Covering one part after the other, to see which it rests on …", role: "status"}));
-  const tell = share => { section.firstChild.textContent = `Covering one part after the other: ${percent(share)}`; };
+  const told = make("p", {className: "quiet", role: "status", text: "Covering one part after the other, to see which it rests on …"});
+  section.replaceChildren(told);
+  const tell = share => { told.textContent = `Covering one part after the other: ${percent(share)}`; };
+  const here = song.here || $("local").checked;
+  song.why = here ? explainHere(song.file, song.name, tell) : explainOnServer(song.file, song.name);
   try {
-    song.why = await (song.here ? explainHere(song.file, song.name, tell) : explainOnServer(song.file, song.name));
-    showWhy(section, song.answer, song.why, spans => song.player.playSpans(spans));
+    showWhy(section, song.answer, await song.why, spans => song.player.playSpans(spans));
   } catch (error) {
+    song.why = null;
     section.replaceChildren(make("p", {className: "problem", text: error.message}));
   }
 }
 
 function discard(song) {
+  songs.splice(songs.indexOf(song), 1);
   song.stop.abort();
   song.player?.remove();
   if (song.url) URL.revokeObjectURL(song.url);
   song.node.remove();
-  songs.splice(songs.indexOf(song), 1);
-  $("tools").hidden = !songs.length;
-  $("drop").classList.toggle("small", songs.length > 0);
   arrange();
 }
+
+$("clear").addEventListener("click", () => {
+  [...songs].forEach(discard);
+  $("choose").focus();
+});
 
 // ---- order, filter, compare
 
@@ -233,7 +181,16 @@ const ORDERS = {
 const matches = song => $("filter").value.toLowerCase().split(/\s+/).filter(Boolean).every(word =>
   `${song.name} ${song.answer ? `${song.answer.genre} ${song.answer.best_guess}` : song.state}`.toLowerCase().includes(word));
 
-function arrange(news = "") {
+/** Bring the page up to date, soon: many songs may end at once. */
+function arrange(what = "") {
+  news = what || news;
+  arranging ??= setTimeout(arrangeNow, GATHER);
+}
+
+function arrangeNow() {
+  arranging = null;
+  $("tools").hidden = !songs.length;
+  $("drop").classList.toggle("small", songs.length > 0);
   const sorted = [...songs].sort(ORDERS[$("order").value]);
   sorted.forEach((song, i) => {
     song.node.hidden = !matches(song);
@@ -245,52 +202,8 @@ function arrange(news = "") {
   if (failed) counts.push(`${failed} can't be used`);
   if (shown < songs.length) counts.push(`${shown} shown`);
   $("count").textContent = songs.length ? `${news}${counts.join(", ")}.` : news;
-  if (!$("compare").hidden) compare();
-}
-
-function compare() {
-  const done = songs.filter(song => song.answer && matches(song));
-  const genres = done.length ? Object.keys(done[0].answer.probabilities).sort() : [];
-  const columns = [
-    {name: "Song", value: song => song.name.toLowerCase(), className: "song"},
-    {name: "Genre", value: song => song.answer.genre},
-    {name: "Sure", value: song => song.answer.confidence, className: "number"},
-    ...genres.map(name => ({name, value: song => song.answer.probabilities[name], className: "number"})),
-  ];
-  const key = columns.find(column => column.name === sortBy);
-  if (key) done.sort((a, b) => (key.value(a) < key.value(b) ? -1 : 1) * (sortDown ? -1 : 1));
-  else done.sort(ORDERS[$("order").value]);
-  const heads = columns.map(({name, className = ""}) => {
-    const button = make("button", {type: "button", text: name + (name === sortBy ? (sortDown ? " ▼" : " ▲") : "")});
-    button.addEventListener("click", () => {
-      sortDown = sortBy === name ? !sortDown : !["Song", "Genre"].includes(name);
-      sortBy = name;
-      compare();
-      [...$("compare").querySelectorAll("th button")].find(each => each.textContent.startsWith(name))?.focus();
-    });
-    const head = make("th", {scope: "col", className, children: [button]});
-    if (name === sortBy) head.setAttribute("aria-sort", sortDown ? "descending" : "ascending");
-    return head;
-  });
-  heads.splice(3, 0, make("th", {scope: "col", text: "Along it"}));
-  const rows = done.map(song => {
-    const {answer} = song, line = make("canvas", {className: "line", role: "img"});
-    line.setAttribute("aria-label", [...new Set(answer.segments.map(part => part.genre ?? "silence"))].join(", "));
-    return make("tr", {children: [
-      make("th", {scope: "row", className: "song", text: song.name}),
-      make("td", {children: [make("span", {className: "dot", text: answer.genre, css: {"--genre": colour(answer.genre)}})]}),
-      make("td", {className: "number", text: percent(answer.confidence)}),
-      make("td", {children: [line]}),
-      ...genres.map(name => make("td", {className: "share", text: percent(answer.probabilities[name]), css: {
-        "background-color": `color-mix(in srgb, ${colour(name)} ${Math.round(55 * answer.probabilities[name])}%, transparent)`}})),
-    ]});
-  });
-  $("compare").replaceChildren(make("table", {children: [
-    make("caption", {text: "Songs side by side; the columns of genres hold probabilities."}),
-    make("thead", {children: [make("tr", {children: heads})]}),
-    make("tbody", {children: rows}),
-  ]}));
-  $("compare").querySelectorAll("canvas").forEach((canvas, i) => drawLine(canvas, done[i].answer));
+  news = "";
+  if (!$("compare").hidden) compare(sorted.filter(song => song.answer && matches(song)));
 }
 
 function view(table) {
@@ -303,15 +216,14 @@ function view(table) {
 $("as-cards").addEventListener("click", () => view(false));
 $("as-table").addEventListener("click", () => view(true));
 $("filter").addEventListener("input", () => arrange());
-$("order").addEventListener("change", () => { sortBy = null; arrange(); });
-$("clear").addEventListener("click", () => [...songs].forEach(discard));
+$("order").addEventListener("change", () => { forgetOrder(); arrange(); });
 
 // ---- files out
 
 const plain = song => {
   if (!song.answer) return {file: song.name, error: song.error || song.state};
   const {peaks, explanation, ...told} = song.answer;
-  return told;
+  return {...told, file: song.name};
 };
 $("json").addEventListener("click", () =>
   save(new Blob([JSON.stringify(songs.map(plain), null, 1)], {type: "application/json"}), "genres.json"));
