@@ -160,7 +160,7 @@ def trickler(host: str, port: int, data: bytes, seen: Seen, stop: threading.Even
 
 
 def watch(process: psutil.Process, seen: Seen, stop: threading.Event) -> None:
-    while not stop.wait(0.5):
+    while not stop.wait(1.5):  # to look costs some, too
         total = 0
         for each in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
@@ -224,7 +224,7 @@ def library_rate(song: Path, explosive: list[Path], files: int, bombed: int, wor
     with Journal(folder.with_suffix(".journal"), options.settings(bundle)) as journal:
         journal.see(look_at([str(folder)]))
         times = [(time.perf_counter(), row["status"] == "ok") for _, row in hear(journal, options, bundle)]
-    first = len(times) // 10
+    first = workers - 1  # by then all have begun
     return sum(ok for _, ok in times[first + 1 :]) / (times[-1][0] - times[first][0])
 
 

@@ -465,8 +465,7 @@ def test_every_state_is_accessible_and_looks_as_it_did(
 def test_screenshots_of_different_states_count_as_different() -> None:
     stored = {path.stem: path.read_bytes() for path in STORED.glob("*.png")}
     assert len(stored) == len(STATES) * len(SCHEMES) * len(SIZES)
-    stored = {
-        name: data for name, data in stored.items() if not name.startswith("recording")
-    }  # start, but for a button
+    # but for a button, recording is start
+    stored = {name: data for name, data in stored.items() if not name.startswith("recording")}
     for one, other in itertools.combinations(stored, 2):
         assert difference(stored[one], stored[other]) > LOOSE, (one, other)
