@@ -43,8 +43,11 @@ class Fft {
     for (let i = 0; i < size; i++) {
       const j = reversed[i];
       if (j > i) {
-        [real[i], real[j]] = [real[j], real[i]];
-        [imaginary[i], imaginary[j]] = [imaginary[j], imaginary[i]];
+        const x = real[i], y = imaginary[i]; // swapped by hand: as pairs, it is slow in Firefox
+        real[i] = real[j];
+        imaginary[i] = imaginary[j];
+        real[j] = x;
+        imaginary[j] = y;
       }
     }
     for (let half = 1; half < size; half *= 2) {
@@ -71,8 +74,9 @@ export function logMel(samples, features, tell = () => {}) {
   const hann = Float64Array.from({length: n_fft}, (_, i) => .5 - .5 * Math.cos(2 * Math.PI * i / n_fft));
   const real = new Float64Array(n_fft), imaginary = new Float64Array(n_fft), power = new Float64Array(half + 1);
   const fill = (target, frame) => {
-    const start = frame * hop_length - half;
-    for (let i = 0; i < n_fft; i++) target[i] = (samples[start + i] ?? 0) * hann[i];
+    const start = frame * hop_length - half, end = Math.min(n_fft, samples.length - start);
+    target.fill(0);
+    for (let i = Math.max(0, -start); i < end; i++) target[i] = samples[start + i] * hann[i];
   };
   const write = frame => bank.forEach(({first, weights}, band) => {
     let sum = 0;
