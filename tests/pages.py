@@ -119,6 +119,9 @@ class State:
 
 def _cards(page: Page, songs: list[Path]) -> None:
     add(page, *songs)
+    expect(page.locator("#count")).to_contain_text("2 of 3 heard")
+    page.get_by_label("Order").select_option("genre")  # and no word on which came last
+    expect(page.locator("#count")).to_have_text("2 of 3 heard, 1 can't be used.")
 
 
 def _busy(page: Page, songs: list[Path]) -> None:
@@ -179,13 +182,13 @@ def screenshot(page: Page) -> bytes:
 
 
 def small(picture: bytes) -> bytes:
-    """A screenshot as it is stored: a small PNG."""
+    """A screenshot as it is stored: a small WebP."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     height = round(image.height * PICTURE_WIDTH / image.width)
     out = io.BytesIO()
-    image.resize((PICTURE_WIDTH, height), Image.Resampling.BOX).quantize(64).save(out, "PNG", optimize=True)
+    image.resize((PICTURE_WIDTH, height), Image.Resampling.BOX).save(out, "WEBP", quality=80)
     return out.getvalue()
 
 

@@ -28,7 +28,7 @@ def main() -> None:
                 for name, state in STATES.items():
                     with opened(browser, f"{server.base_url}{state.path}", scheme, size) as page:
                         state.reach(page, songs)
-                        (HERE / f"{name}-{scheme}-{size}.png").write_bytes(small(screenshot(page)))
+                        (HERE / f"{name}-{scheme}-{size}.webp").write_bytes(small(screenshot(page)))
     shutil.rmtree(folder)
 
 

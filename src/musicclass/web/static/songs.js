@@ -168,14 +168,14 @@ $("clear").addEventListener("click", () => {
 
 // ---- order, filter, compare
 
-const sure = song => song.answer ? song.answer.confidence : -1;
-const genre = song => song.answer ? song.answer.genre : "~";
+const sure = song => song.answer.confidence;
+const answered = order => (a, b) => !a.answer - !b.answer || (a.answer ? order(a, b) : a.number - b.number); // the rest last
 const ORDERS = {
   added: (a, b) => a.number - b.number,
   name: (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}),
-  genre: (a, b) => genre(a).localeCompare(genre(b)) || sure(b) - sure(a),
-  sure: (a, b) => sure(b) - sure(a),
-  unsure: (a, b) => sure(a) - sure(b),
+  genre: answered((a, b) => a.answer.genre.localeCompare(b.answer.genre) || sure(b) - sure(a)),
+  sure: answered((a, b) => sure(b) - sure(a)),
+  unsure: answered((a, b) => sure(a) - sure(b)),
 };
 
 const matches = song => $("filter").value.toLowerCase().split(/\s+/).filter(Boolean).every(word =>
