@@ -19,14 +19,15 @@ import numpy as np
 import soundfile
 import soxr
 
-from musicclass.config import AudioConfig
+from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import AudioError, DecodeError, InvalidSampleError, SilentError, TooShortError
-from musicclass.features import Array
+from musicclass.features import Array, highest_frequency
+from musicclass.halving import PASSBAND, Halver
 
 Source = str | os.PathLike[str] | IO[bytes]
 
 MIN_SECONDS = 1.0
-BLOCK_FRAMES = 65_536
+BLOCK_FRAMES = 131_072
 SILENCE = 2.0**-15  # one step of 16-bit audio
 LOUDEST = 1e6  # times full scale; what is beyond is no sound
 LENGTH_UNKNOWN = 2**40  # frame counts from here on mean that the header doesn't know
@@ -47,22 +48,30 @@ def load(source: Source, sample_rate: int, limits: AudioConfig | None = None) ->
     return np.concatenate(blocks)
 
 
-def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) -> Iterator[Array]:
+def stream(
+    source: Source, sample_rate: int, limits: AudioConfig | None = None, up_to: float | None = None
+) -> Iterator[Array]:
     """Mono blocks (n,) of a file, or of an open binary file, at `sample_rate` (Hz).
 
-    What lies beyond `limits.max_seconds` is not read. Raises, also after some blocks have come:
-    DecodeError (missing, unreadable, not audio, cut short, beyond the limits), InvalidSampleError
-    (NaN, infinite or absurd samples), SilentError and TooShortError (under a second).
+    What lies beyond `limits.max_seconds` is not read. Frequencies above `up_to` (Hz), where it is given, may be wrong:
+    that is faster. Raises, also after some blocks have come: DecodeError (missing, unreadable, not audio, cut short,
+    beyond the limits), InvalidSampleError (NaN, infinite or absurd samples), SilentError and TooShortError (under a
+    second).
     """
     limits = limits or AudioConfig()
     name = source_name(source)
     try:
         with _opened(source, name, limits) as (rate, blocks):
-            yield from resample(blocks, rate, sample_rate, name, limits)
+            yield from resample(blocks, rate, sample_rate, name, limits, up_to)
     except AudioError:
         raise
     except Exception as error:  # decoders meet bytes that nobody has foreseen; one file must not stop the rest
         raise _unusable(name, error) from error
+
+
+def stream_for(source: Source, features: FeatureConfig, limits: AudioConfig | None = None) -> Iterator[Array]:
+    """What `stream` gives, as far as log-mel frames need it."""
+    return stream(source, features.sample_rate, limits, highest_frequency(features))
 
 
 class Excerpts(NamedTuple):
@@ -72,24 +81,22 @@ class Excerpts(NamedTuple):
     duration: float  # of the whole file, in seconds, as its header says
 
 
-def excerpts(
-    source: Source, sample_rate: int, seconds: float, count: int, limits: AudioConfig | None = None
-) -> Excerpts | None:
-    """`count` parts of a file, `seconds` long each and evenly spread, mono at `sample_rate`, without decoding the rest.
+def excerpts(source: Source, features: FeatureConfig, count: int, limits: AudioConfig | None = None) -> Excerpts | None:
+    """`count` parts of a file, each a window long, evenly spread, as `stream_for` gives them; the rest isn't decoded.
 
     None where that can't be done or isn't worth it: the file has to be heard as a whole, which also tells what
     is wrong with it.
     """
-    limits, found = limits or AudioConfig(), []
+    limits, found, up_to = limits or AudioConfig(), [], highest_frequency(features)
     try:
         if isinstance(source, str | os.PathLike):
             source = _checked(Path(source), source_name(source))
-        file = _opened_by_soundfile(source, "")
+        file = _opened_by_soundfile(source, "", soundfile.SoundFile)
         if file is None:
             return None
         with file:
             _refuse_small_chunks("", file)
-            rate, length = file.samplerate, int(seconds * file.samplerate)
+            rate, length = file.samplerate, int(features.window_seconds * file.samplerate)
             frames = min(file.frames, int(limits.max_seconds * rate))
             if not file.seekable() or frames < 2 * count * length or file.channels > limits.max_channels:
                 return None
@@ -99,9 +106,8 @@ def excerpts(
                 block = file.read(length, dtype="float32", always_2d=True)
                 if len(block) < length:
                     return None
-                found.append(
-                    (start / rate, np.concatenate(list(resample(iter([block]), rate, sample_rate, "", limits))))
-                )
+                parts = list(resample(iter([block]), rate, features.sample_rate, "", limits, up_to))
+                found.append((start / rate, np.concatenate(parts)))
         return Excerpts(found, frames / rate)
     except (AudioError, soundfile.LibsndfileError):
         return None
@@ -111,7 +117,12 @@ def excerpts(
 
 
 def resample(
-    blocks: Iterator[Any], rate: int, sample_rate: int, name: str, limits: AudioConfig | None = None
+    blocks: Iterator[Any],
+    rate: int,
+    sample_rate: int,
+    name: str,
+    limits: AudioConfig | None = None,
+    up_to: float | None = None,
 ) -> Iterator[Array]:
     """Blocks (n,) or (n, channels) at `rate` -> checked mono blocks at `sample_rate`; errors as in `stream`."""
     limits = limits or AudioConfig()
@@ -120,25 +131,47 @@ def resample(
             f"{name}: a sample rate of {rate} Hz is outside {limits.min_rate} to {limits.max_rate} Hz; "
             "resample it, or repair its header"
         )
-    converter = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
+    converter: Halver | _Resampler | None = None
     heard, limit, peak = 0, int(limits.max_seconds * rate), 0.0
     for block in blocks:
-        mono = _mono(block[: limit - heard], limits, name)
-        if not len(mono):
+        block = block[: limit - heard]
+        if not len(block):
             continue
-        heard += len(mono)
-        peak = max(peak, _peak(mono, name))
-        yield converter.resample_chunk(mono) if converter else mono
+        block = block if block.ndim > 1 else block[:, None]
+        if converter is None:
+            _refuse_channels(block.shape[1], limits, name)
+            short = rate == 2 * sample_rate and up_to is not None and up_to <= PASSBAND * rate
+            converter = Halver(block.shape[1]) if short else _Resampler(rate, sample_rate)
+        heard += len(block)
+        samples = converter.convert(block)
+        peak = max(peak, _peak(samples, name))
+        yield samples
         if heard >= limit:
             break
-    if not heard:
+    if converter is None:
         raise DecodeError(f"{name}: holds no sound at all (0 samples); copy or export it again")
     if heard < MIN_SECONDS * rate:
         raise TooShortError(f"{name}: only {heard / rate:.2f} s long; at least {MIN_SECONDS:g} s are needed")
-    if peak < SILENCE:
+    samples = converter.end()
+    if max(peak, _peak(samples, name)) < SILENCE:
         raise SilentError(f"{name}: nothing but silence; check how it was recorded or exported")
-    if converter:
-        yield converter.resample_chunk(np.zeros(0, np.float32), last=True)
+    yield samples
+
+
+class _Resampler:
+    """soxr, behind the mean of the channels."""
+
+    def __init__(self, rate: int, sample_rate: int):
+        self._soxr = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
+
+    def convert(self, block: Array) -> Array:
+        share = np.full(block.shape[1], 1 / block.shape[1], np.float32)
+        mono: Array = block @ share  # eight times as fast as block.mean(axis=1)
+        return self._soxr.resample_chunk(mono) if self._soxr else mono
+
+    def end(self) -> Array:
+        nothing = np.zeros(0, np.float32)
+        return self._soxr.resample_chunk(nothing, last=True) if self._soxr else nothing
 
 
 def source_name(source: Source) -> str:
@@ -149,22 +182,13 @@ def source_name(source: Source) -> str:
     return name if isinstance(name, str) else "<audio>"
 
 
-def _mono(block: Array, limits: AudioConfig, name: str) -> Array:
-    if block.ndim == 1:
-        return block
-    _refuse_channels(block.shape[1], limits, name)
-    share = np.full(block.shape[1], 1 / block.shape[1], np.float32)
-    mono: Array = block @ share  # eight times as fast as block.mean(axis=1)
-    return mono
-
-
 def _refuse_channels(channels: int, limits: AudioConfig, name: str) -> None:
     if not 1 <= channels <= limits.max_channels:
         raise DecodeError(f"{name}: {channels} channels; between 1 and {limits.max_channels} are taken: mix it down")
 
 
 def _peak(mono: Array, name: str) -> float:
-    peak = max(float(mono.max()), -float(mono.min()))
+    peak = max(float(mono.max(initial=0)), -float(mono.min(initial=0)))
     if not peak <= LOUDEST:  # NaN is neither more nor less
         raise InvalidSampleError(f"{name}: holds NaN, infinite or absurd samples; export it anew from its source")
     return peak
@@ -208,11 +232,23 @@ def _checked(path: Path, name: str) -> Path:
     return path
 
 
-def _opened_by_soundfile(source: Path | IO[bytes], name: str) -> soundfile.SoundFile | None:
+class _Forwards(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """A file that is read from its beginning to its end.
+
+    After each block of a file that it may seek in, soundfile seeks to where it is, and decoders begin anew there.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _opened_by_soundfile(
+    source: Path | IO[bytes], name: str, kind: type[soundfile.SoundFile] = _Forwards
+) -> soundfile.SoundFile | None:
     """None where libsndfile can't read the source, or would not read all of it."""
     try:
         if _suits_soundfile(source, name):
-            file = soundfile.SoundFile(os.fspath(source) if isinstance(source, Path) else source)
+            file = kind(os.fspath(source) if isinstance(source, Path) else source)
             if file.frames < LENGTH_UNKNOWN:
                 return file
             file.close()
@@ -253,7 +289,7 @@ def _soundfile_blocks(file: soundfile.SoundFile, name: str) -> Iterator[Array]:
     buffer = np.empty((BLOCK_FRAMES, file.channels), np.float32)
     while True:
         try:
-            block = file.read(out=buffer)  # the same memory each time: `_mono` copies what it needs
+            block = file.read(out=buffer)  # the same memory each time: converters copy what they keep
         except soundfile.LibsndfileError as error:
             raise DecodeError(f"{name}: damaged after {frames / rate:.1f} s ({error}); copy it again") from None
         if not len(block):

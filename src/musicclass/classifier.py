@@ -19,7 +19,7 @@ from musicclass.bundle import Bundle, load_bundle
 from musicclass.confidence import Floats
 from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import SilentError
-from musicclass.features import Array, log_mel_of_blocks, mfcc, scale_window, window_starts
+from musicclass.features import Array, highest_frequency, log_mel_of_blocks, mfcc, scale_window, window_starts
 from musicclass.prediction import UNKNOWN, Prediction, Segment
 
 if TYPE_CHECKING:
@@ -90,9 +90,10 @@ class Classifier:
             raise ValueError(f"needs floats of shape (n,) or (n, channels), not {waveform.dtype} {waveform.shape}")
         cuts = range(0, len(waveform), audio.BLOCK_FRAMES)
         blocks = (waveform[start : start + audio.BLOCK_FRAMES].astype(np.float32) for start in cuts)
-        name, rate = "<waveform>", self.bundle.features.sample_rate
-        heard = audio.resample(blocks, sample_rate, rate, name, self.limits)
-        frames, duration = log_mel_of(heard, self.bundle.features)
+        name, features = "<waveform>", self.bundle.features
+        up_to = highest_frequency(features)
+        heard = audio.resample(blocks, sample_rate, features.sample_rate, name, self.limits, up_to)
+        frames, duration = log_mel_of(heard, features)
         return self.predict_log_mel(frames, duration, name)
 
     def predict_log_mel(self, frames: Array, duration: float, name: str, file: str | None = None) -> Prediction:
@@ -149,7 +150,7 @@ class Classifier:
 
 def hear(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None, fast: bool = False) -> Heard:
     """What a model asks about a file; with `fast`, a few windows of it, spread evenly. Raises AudioError."""
-    if fast and (parts := audio.excerpts(source, features.sample_rate, features.window_seconds, FAST_WINDOWS, limits)):
+    if fast and (parts := audio.excerpts(source, features, FAST_WINDOWS, limits)):
         windows = [log_mel_of([part], features)[0][: features.window_frames] for _, part in parts.found]
         times = np.array([(start, start + features.window_seconds) for start, _ in parts.found])
         return Heard(np.concatenate([track_windows(window, features) for window in windows]), times, parts.duration)
@@ -169,7 +170,7 @@ def _path(source: audio.Source) -> str:
 
 
 def _log_mel_of_file(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None) -> tuple[Array, float]:
-    return log_mel_of(audio.stream(source, features.sample_rate, limits), features)
+    return log_mel_of(audio.stream_for(source, features, limits), features)
 
 
 def log_mel_of(blocks: Iterable[Array], features: FeatureConfig) -> tuple[Array, float]:

@@ -47,6 +47,12 @@ def mel_filterbank(config: FeatureConfig) -> Array:
     return bank[: config.n_bands].astype(np.float32)
 
 
+def highest_frequency(config: FeatureConfig) -> float:
+    """Where the highest band that is kept ends, in Hz."""
+    ends = hz_to_mel([config.fmin, config.fmax])
+    return float(mel_to_hz(ends[0] + (ends[1] - ends[0]) * (config.n_bands + 1) / (config.n_mels + 1)))
+
+
 @functools.lru_cache(maxsize=8)
 def _constants(config: FeatureConfig) -> tuple[Array, scipy.sparse.csr_matrix]:
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft)

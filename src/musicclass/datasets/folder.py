@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musicclass.audio import stream
+from musicclass.audio import stream_for
 from musicclass.config import FeatureConfig
 from musicclass.datasets import AUDIO_SUFFIXES, Dataset, Track
 from musicclass.errors import DatasetError, DecodeError
@@ -109,7 +109,7 @@ def cached_log_mel(track: Track, config: FeatureConfig) -> Array:
         cached: Array = np.load(stored, allow_pickle=False)
         return cached
     except (OSError, ValueError, EOFError):
-        frames = log_mel_of_blocks(stream(track.path, config.sample_rate), config)
+        frames = log_mel_of_blocks(stream_for(track.path, config), config)
         with write_atomically(stored) as file:
             np.save(file, frames)
         return frames
