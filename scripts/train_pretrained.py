@@ -1,12 +1,13 @@
 """Train the model that ships, from GTZAN's features to the bundle: python scripts/train_pretrained.py ARCHIVE.npz OUT
 
-Ten networks are trained, each on one core, as many at once as --jobs says:
+Fourteen networks are trained, each on one core, as many at once as --jobs says:
 
-- five seeds on the training tracks of the filtered split; together they predict the validation tracks,
-  which none of them saw (OUT/gtzan-valid). From that come the calibration, the threshold for "unknown", and the
-  metrics "valid".
+- five seeds on the training tracks of the filtered split, and two students of theirs: networks that learn, on the same
+  tracks, to answer as the five do together. These two, as one network with convolutions in whole numbers, predict the
+  validation tracks, which none of them saw (OUT/gtzan-valid). From that come the calibration, the threshold for
+  "unknown", and the metrics "valid".
 - five folds of training and validation tracks together, by artist. Each predicts the tracks it never saw, which
-  gives the metrics "folds"; the five together, as one network, are the model, OUT/gtzan.
+  gives the metrics "folds". Two students of these five, as one network, are the model, OUT/gtzan.
 
 OUT keeps every network's checkpoint: the same command goes on where it was broken off. The test tracks are
 not touched. Keras runs on torch where that is installed (twice as fast here), else on TensorFlow; exporting
@@ -22,6 +23,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -33,10 +35,11 @@ import numpy as np
 from musicclass import plots
 from musicclass.bundle import SIDE_NAMES, judged_side, save_bundle
 from musicclass.confidence import Confidence
-from musicclass.config import Config, from_dict, load_config, to_dict, with_seed
+from musicclass.config import Config, load_config, to_dict, with_seed
 from musicclass.datasets import Dataset, open_dataset
 from musicclass.datasets.splits import Split, artist_folds, make_split
 from musicclass.features import Array
+from musicclass.files import write_atomically
 from musicclass.prediction import UNKNOWN
 from musicclass.printing import progress_bar
 
@@ -45,16 +48,20 @@ if TYPE_CHECKING:
 
 COUNT = 5
 SPLIT = "filtered"
+STUDENT_SEEDS = (42, 2)
+EPOCHS = {"stand-in": 2.5, "student": 5 / 3}  # of students, times those of their teachers: about as many steps for both
+FITTED_BY = 4  # every so many of the training windows show the ranges of whole numbers
 
 
 @dataclass(frozen=True)
 class Member:
-    """One network to be trained."""
+    """One network to be trained: by labels, or, with a teacher (an ONNX file), to answer as that does."""
 
     name: str
     archive: Path
     split: Split
     config: Config
+    teacher: Path | None = None
 
 
 def main() -> None:
@@ -76,8 +83,42 @@ def main() -> None:
     fold_members = [
         Member(f"fold-{i}", options.archive, fold, c) for i, (fold, c) in enumerate(zip(folds, seeded, strict=True), 1)
     ]
+    whole = replace(split, train=(*split.train, *split.valid), valid=())
+    stand_ins = students_of(config, "stand-in", options.archive, split, options.out / "seeds.onnx")
+    students = students_of(config, "student", options.archive, whole, options.out / "folds.onnx")
     fit_all([*seeds, *fold_members], options.out, options.jobs)
-    finish(dataset, split, config, seeds, fold_members, options.out)
+    write_teacher(dataset, seeds, options.out, stand_ins[0])
+    write_teacher(dataset, fold_members, options.out, students[0])
+    fit_all([*stand_ins, *students], options.out, options.jobs)
+    finish(dataset, split, seeds, fold_members, stand_ins, students, options.out)
+
+
+def students_of(config: Config, name: str, archive: Path, split: Split, teacher: Path) -> list[Member]:
+    """Networks that learn from another: on windows that are now and then mixed, and for more steps."""
+    epochs = round(EPOCHS[name] * config.training.epochs)
+    config = replace(config, training=replace(config.training, epochs=epochs, label_smoothing=0.0, mixup=0.3))
+    return [
+        Member(f"{name}-{i}", archive, split, with_seed(config, seed), teacher)
+        for i, seed in enumerate(STUDENT_SEEDS, 1)
+    ]
+
+
+def write_teacher(dataset: Dataset, members: list[Member], out: Path, student: Member) -> None:
+    """Several networks in one, as ONNX, where `student` looks for it."""
+    if student.teacher and not student.teacher.exists():
+        with write_atomically(student.teacher) as file:
+            file.write(together(members, [trained(dataset, member, out)[0] for member in members]))
+
+
+def together(members: list[Member], models: Sequence[keras.Model]) -> bytes:
+    """Several networks as one, in ONNX."""
+    from musicclass.training.export import to_onnx
+    from musicclass.training.model import ensemble
+
+    config, n_genres = members[0].config, models[0].output_shape[-1]
+    n_mfcc = config.features.n_mfcc
+    model = ensemble(config.model, n_mfcc, n_genres, [model.get_weights() for model in models])
+    return to_onnx(model, replace(config.model, members=len(members)), n_mfcc, n_genres)
 
 
 def prepare() -> None:
@@ -128,36 +169,49 @@ def fit_member(member: Member, folder: Path) -> None:
         trained(open_dataset(member.archive), member, folder.parent)
 
 
-def finish(dataset: Dataset, split: Split, config: Config, seeds: list[Member], folds: list[Member], out: Path) -> None:
+def finish(
+    dataset: Dataset,
+    split: Split,
+    seeds: list[Member],
+    folds: list[Member],
+    stand_ins: list[Member],
+    students: list[Member],
+    out: Path,
+) -> None:
     """From the trained networks to two bundles: OUT/gtzan, which ships, and OUT/gtzan-valid, which can be tried on the
-    validation tracks, as none of its networks trained on them."""
+    validation tracks, as neither its networks nor their teachers trained on them."""
     from musicclass.training import evaluate
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
+    from musicclass.training.export import runner, to_int8
+    from musicclass.training.train import data_of
 
-    genres = dataset.genres
+    genres, features = dataset.genres, seeds[0].config.features
     genre_of = {track.id: track.genre for track in dataset.tracks}
     truth = np.array([genres.index(genre_of[i]) for i in split.valid])
-    frames = load_frames(dataset, (*split.train, *split.valid), config.features)
-    learnt = familiar_windows([frames[i] for i in split.train], config.features)
-    valid = TrackWindows([frames[i] for i in split.valid], config.features)
+    frames = load_frames(dataset, (*split.train, *split.valid), features)
+    learnt = familiar_windows([frames[i] for i in split.train], features)
+    valid = TrackWindows([frames[i] for i in split.valid], features)
+    heard_in_training = TrackWindows([frames[i] for i in split.train], features).tracks
+    ranges = np.concatenate([x for x in heard_in_training if x.shape[1] == features.window_frames])[::FITTED_BY]
 
-    seed_models, seed_histories = zip(*(trained(dataset, member, out, frames) for member in seeds), strict=True)
-    by_seed = [valid.logits(model.predict_on_batch) for model in seed_models]
-    together = [np.mean(rows, axis=0) for rows in zip(*by_seed, strict=True)]
-    confidence = Confidence.fit(learnt, valid.tracks, together, truth)
-    rows = told(confidence, split.valid, valid.tracks, together, genres, genre_of)
+    stand_in_models, stand_in_histories = zip(*(trained(dataset, x, out, frames) for x in stand_ins), strict=True)
+    stand_in = to_int8(together(stand_ins, stand_in_models), ranges)
+    answers = valid.logits(runner(stand_in))
+    confidence = Confidence.fit(learnt, valid.tracks, answers, truth)
+    rows = told(confidence, split.valid, valid.tracks, answers, genres, genre_of)
     plain = Confidence()
+    by_seed = [valid.logits(trained(dataset, member, out, frames)[0].predict_on_batch) for member in seeds]
     runs = [evaluate.score(told(plain, split.valid, valid.tracks, x, genres, genre_of), genres) for x in by_seed]
 
-    fold_models, fold_histories = zip(*(trained(dataset, member, out, frames) for member in folds), strict=True)
-    heard = [TrackWindows([frames[i] for i in fold.split.valid], config.features) for fold in folds]
+    fold_models = [trained(dataset, member, out, frames)[0] for member in folds]
+    heard = [TrackWindows([frames[i] for i in fold.split.valid], features) for fold in folds]
     by_fold = [x.logits(model.predict_on_batch) for x, model in zip(heard, fold_models, strict=True)]
     held_out = []
     for k, fold in enumerate(folds):  # each calibrated by the others, so that it is held out in that, too
         rest = [(other, i) for other in range(COUNT) if other != k for i in range(len(by_fold[other]))]
         rest_truth = np.array([genres.index(genre_of[folds[other].split.valid[i]]) for other, i in rest])
         fitted = Confidence.fit(
-            familiar_windows([frames[i] for i in fold.split.train], config.features),
+            familiar_windows([frames[i] for i in fold.split.train], features),
             [heard[other].tracks[i] for other, i in rest],
             [by_fold[other][i] for other, i in rest],
             rest_truth,
@@ -165,61 +219,54 @@ def finish(dataset: Dataset, split: Split, config: Config, seeds: list[Member], 
         held_out += told(fitted, fold.split.valid, heard[k].tracks, by_fold[k], genres, genre_of)
     card = {
         "genres": list(genres),
-        "config": to_dict(replace(config, model=replace(config.model, members=COUNT))),
         "confidence": confidence.to_dict()
-        | {"fitted_on": f"{len(split.valid)} validation tracks, by five networks that were trained without them"},
+        | {"fitted_on": f"{len(split.valid)} validation tracks, by networks that, as their teachers, never heard them"},
         "seeds": [{name: run[name] for name in ("accuracy", "macro_f1", "log_loss")} for run in runs],
     }
     by_stand_in, by_folds = evaluate.score(rows, genres), evaluate.score(held_out, genres)
     sides = {side: list(ids) for side, ids in split.sides().items()}
     results = {"metrics": {"valid": by_stand_in}, "predictions": {"valid": rows}}
-    write(
-        out / "gtzan-valid",
-        card | results,
-        about_stand_in(by_stand_in),
-        dataset,
-        split,
-        sides,
-        seed_models,
-        seed_histories,
-    )
+    data = {"data": data_of(dataset, split, sides), "about": about_stand_in(by_stand_in)}
+    write(out / "gtzan-valid", card | results | data, stand_ins, stand_in_histories, stand_in)
+
     sides |= {"train": sides["train"] + sides["valid"], "valid": []}
     results = {
         "metrics": {"stand_in": by_stand_in, "folds": by_folds},
         "predictions": {"stand_in": rows, "folds": held_out},
     }
-    write(
-        out / "gtzan", card | results, about(by_stand_in, by_folds), dataset, split, sides, fold_models, fold_histories
-    )
+    data = {"data": data_of(dataset, split, sides), "about": about(by_stand_in, by_folds)}
+    models, histories = zip(*(trained(dataset, x, out, frames) for x in students), strict=True)
+    write(out / "gtzan", card | results | data, students, histories, to_int8(together(students, models), ranges))
 
 
 def write(
     bundle: Path,
     card: dict[str, Any],
-    description: str,
-    dataset: Dataset,
-    split: Split,
-    sides: dict[str, list[str]],
-    models: tuple[keras.Model, ...],
-    histories: tuple[list[dict[str, float]], ...],
+    members: list[Member],
+    histories: Sequence[list[dict[str, float]]],
+    network: bytes,
 ) -> None:
     """A bundle of several networks in one, with its pictures."""
-    from musicclass.training import evaluate, train
-    from musicclass.training.export import to_onnx
-    from musicclass.training.model import ensemble
+    from musicclass.training import evaluate
+    from musicclass.training.model import build_model
+    from musicclass.training.train import versions
 
-    config = from_dict(Config, card["config"])
-    n_mfcc, genres = config.features.n_mfcc, tuple(card["genres"])
-    model = ensemble(config.model, n_mfcc, len(genres), [model.get_weights() for model in models])
+    config, genres = members[0].config, tuple(card["genres"])
+    one = build_model(config.model, config.features.n_mfcc, len(genres))
     history = [mean_row(epoch) for epoch in zip(*histories, strict=True)]
-    data = {"data": train.data_of(dataset, split, sides), "versions": train.versions()}
-    what = {"name": bundle.name, "about": description, "parameters": model.count_params(), "history": history}
+    what = {
+        "name": bundle.name,
+        "config": to_dict(replace(config, model=replace(config.model, members=len(members)))),
+        "parameters": len(members) * one.count_params(),
+        "history": history,
+        "versions": versions(),
+    }
     evaluate.write_history(bundle / "history.csv", history)
-    plots.save(plots.history(history, "mean of the five networks"), bundle / "history.png")
+    plots.save(plots.history(history, "mean of the networks"), bundle / "history.png")
     side = judged_side(card)
     plots.evaluation(bundle, genres, card["metrics"][side], f"{bundle.name}, {SIDE_NAMES[side]} tracks")
-    save_bundle(bundle, to_onnx(model, config.model, n_mfcc, len(genres)), what | data | card)
-    print(description, f"{bundle} written", sep="\n")
+    save_bundle(bundle, network, what | card)
+    print(card["about"], f"{bundle} written", sep="\n")
 
 
 def trained(
@@ -227,13 +274,15 @@ def trained(
 ) -> tuple[keras.Model, list[dict[str, float]]]:
     """A network and its history, from its checkpoint where it has one; `frames`, where they are at hand already."""
     from musicclass.training.data import load_frames
+    from musicclass.training.export import runner
     from musicclass.training.train import fit
 
     split, config, genres = member.split, member.config, dataset.genres
     frames = frames or load_frames(dataset, (*split.train, *split.valid), config.features)
     labels = {track.id: genres.index(track.genre) for track in dataset.tracks}
     checkpoint = out / member.name / "checkpoint.npz"
-    model, progress = fit(frames, labels, list(split.train), list(split.valid), genres, config, checkpoint)
+    teacher = runner(member.teacher.read_bytes()) if member.teacher else None
+    model, progress = fit(frames, labels, list(split.train), list(split.valid), genres, config, checkpoint, teacher)
     return model, progress.history
 
 
@@ -265,8 +314,8 @@ def about_stand_in(valid: dict[str, Any]) -> str:
     from musicclass.training.evaluate import in_words
 
     return (
-        "Five seeds in one, trained on the training tracks of GTZAN's filtered split. "
-        f"Right on {in_words(valid)} for validation, by which its settings were chosen."
+        "Two networks in one, which learnt from five that were trained on the training tracks of GTZAN's filtered "
+        f"split. Right on {in_words(valid)} for validation, by which its settings were chosen."
     )
 
 
@@ -274,9 +323,10 @@ def about(stand_in: dict[str, Any], folds: dict[str, Any]) -> str:
     from musicclass.training.evaluate import in_words
 
     return (
-        "Five networks in one, trained on the training and validation tracks of GTZAN's filtered split. "
-        f"A stand-in, five such networks trained on the training tracks alone, is right on {in_words(stand_in)} for "
-        f"validation; the five that ship, each by itself, on {in_words(folds)} of artists they had not heard. "
+        "Two networks in one, which learnt from five that were trained on the training and validation tracks of "
+        "GTZAN's filtered split. A stand-in, made alike from the training tracks alone, is right on "
+        f"{in_words(stand_in)} for validation; the five teachers, each by itself, on {in_words(folds)} "
+        "of artists they had not heard. "
         "The result on the test tracks is still to come."
     )
 

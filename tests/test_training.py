@@ -6,22 +6,24 @@ import json
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import soundfile
 
 from musicclass.bundle import load_bundle
 from musicclass.classifier import Classifier
-from musicclass.confidence import Familiarity
+from musicclass.confidence import Familiarity, softmax
 from musicclass.config import PRESETS, ModelConfig, load_config
 from musicclass.datasets import folder
 from musicclass.datasets.splits import Split, make_split
-from musicclass.errors import DatasetError, LeakError
+from musicclass.errors import BundleError, DatasetError, LeakError
 from musicclass.features import log_mel, mfcc
+from musicclass.training import export
 from musicclass.training import train as training
-from musicclass.training.data import TrackWindows, TrainingWindows, familiar_windows
+from musicclass.training.data import TrackWindows, TrainingWindows, familiar_windows, load_frames
 from musicclass.training.evaluate import predict_tracks, score, seen_in_training
-from musicclass.training.export import to_onnx
+from musicclass.training.export import runner, to_int8, to_onnx
 from musicclass.training.model import build_model, ensemble, inverse_dct
 from tests.conftest import RATE, make_noise, make_tone
 
@@ -70,6 +72,7 @@ def test_networks_take_windows_of_any_length(summary, layers):
 
 def test_time_stays_in_order_and_apart_from_frequency():
     """What the LSTM reads at step t depends on the frames around t alone."""
+    keras.utils.set_random_seed(0)
     config = ModelConfig(stem=(3, 3), squeeze=False, filters=(4, 4), time_pool=(2, 2), band_pool=(2, 2), unmix_bands=0)
     model = build_model(config, 20, 3)
     lstm = next(layer for layer in model.layers if isinstance(layer, keras.layers.Bidirectional))
@@ -109,11 +112,49 @@ def test_keras_and_onnx_agree(config):
 
 
 def test_the_export_has_a_native_lstm():
-    onnx = pytest.importorskip("onnx")
     model = build_model(ModelConfig(), 23, 10)
     graph = onnx.load_from_string(to_onnx(model, ModelConfig(), 23, 10)).graph
     kinds = {node.op_type for node in graph.node}
     assert "LSTM" in kinds and not kinds & {"Loop", "Scan"}
+
+
+def clip_windows(clips, config) -> np.ndarray:
+    frames = load_frames(clips, [track.id for track in clips.tracks], config.features)
+    return np.concatenate(TrackWindows(frames.values(), config.features).tracks)
+
+
+def test_whole_numbers_answer_as_the_network_does(bundle, clips):
+    config = load_config(None, SMALL)
+    plain = (bundle.path / "model.onnx").read_bytes()
+    windows = clip_windows(clips, config)
+    network = to_int8(plain, windows)
+    kinds = [node.op_type for node in onnx.load_from_string(network).graph.node]
+    assert kinds.count("QuantizeLinear") and kinds.count("LSTM") and kinds.count("Conv") == 2
+    before, after = (softmax(runner(content)(windows)) for content in (plain, network))
+    assert np.abs(before - after).max() < 0.05
+    for length in (24, 100):
+        assert runner(network)(np.zeros((2, length, 20), np.float32)).shape == (2, 2)
+
+
+def test_whole_numbers_that_answer_otherwise_are_refused(bundle, clips, monkeypatch):
+    monkeypatch.setattr(export, "QUANTIZED", 0.0)
+    windows = clip_windows(clips, load_config(None, SMALL))
+    with pytest.raises(BundleError, match="whole numbers"):
+        to_int8((bundle.path / "model.onnx").read_bytes(), windows)
+
+
+def test_a_student_learns_what_its_teacher_says_of_the_very_windows(clips):
+    config = load_config(None, (*SMALL, "training.mixup=0.3"))
+    frames = [np.repeat(np.arange(60, dtype=np.float32)[:, None] + i, 112, axis=1) for i in range(9)]
+
+    def teacher(mfccs: np.ndarray) -> np.ndarray:
+        return np.stack([mfccs.mean(axis=(1, 2)), np.zeros(len(mfccs))], axis=1)
+
+    plain, taught = (TrainingWindows(frames, [0, 1] * 4 + [0], 2, config, by) for by in (None, teacher))
+    for index in range(len(plain)):
+        windows, targets = taught[index]
+        np.testing.assert_array_equal(windows, plain[index][0])
+        np.testing.assert_allclose(targets, softmax(teacher(windows)), atol=1e-6)
 
 
 def test_batches_are_the_same_again_and_differ_by_epoch(clips):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from musicclass.classifier import track_windows
+from musicclass.confidence import softmax
 from musicclass.config import Config, FeatureConfig
 from musicclass.datasets import Dataset
 from musicclass.features import Array, mfcc
@@ -26,13 +27,22 @@ def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> 
 class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """Batches of randomly cut and altered windows as MFCCs (batch, frames, n_mfcc), with one-hot targets.
 
-    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again.
+    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again. With a
+    `teacher`, MFCC -> logits, its probabilities for these very windows are the targets (distillation, Hinton et
+    al. 2015; the same windows for both: Beyer et al. 2022).
     """
 
-    def __init__(self, frames: Sequence[Array], labels: Sequence[int], n_genres: int, config: Config):
+    def __init__(
+        self,
+        frames: Sequence[Array],
+        labels: Sequence[int],
+        n_genres: int,
+        config: Config,
+        teacher: Callable[[Array], Array] | None = None,
+    ):
         super().__init__()
         self.frames, self.labels, self.n_genres, self.config = frames, np.asarray(labels), n_genres, config
-        self.epoch = 0
+        self.teacher, self.epoch = teacher, 0
 
     def __len__(self) -> int:
         return math.ceil(len(self.frames) * self.config.training.windows_per_track / self.config.training.batch_size)
@@ -47,7 +57,8 @@ class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has
         targets = np.eye(self.n_genres, dtype=np.float32)[self.labels[chosen]]
         windows, targets = augment.mixup(windows, targets, settings.mixup, rng)
         windows = augment.mask(augment.colour(windows, settings, rng), settings, rng)
-        return mfcc(windows, features.n_mfcc), targets
+        mfccs = mfcc(windows, features.n_mfcc)
+        return mfccs, softmax(self.teacher(mfccs)).astype(np.float32) if self.teacher else targets
 
 
 class TrackWindows:

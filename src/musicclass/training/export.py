@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from musicclass.confidence import softmax
 from musicclass.config import ModelConfig, from_dict, to_dict
 from musicclass.errors import BundleError
 from musicclass.features import Array
 from musicclass.training.model import build_model
 
+QUANTIZED = 2e-3  # mean change of a probability that whole numbers may make
 TOLERANCE = 1e-5  # relative to the largest logit, if that is above 1
 
 
@@ -40,6 +44,77 @@ def to_onnx(model: keras.Model, config: ModelConfig, n_mfcc: int, n_genres: int)
     return exported
 
 
+def to_int8(network: bytes, windows: Array) -> bytes:
+    """The same network, whose convolutions count in whole numbers of 8 bits: about twice as fast, half as large.
+
+    Their ranges are those that `windows` (n_windows, n_frames, n_mfcc) show. The first convolution, which has one
+    channel, gains nothing and stays as it is; weights get 7 bits, as processors without VNNI overflow with 8. Raises
+    BundleError when the answers to these windows change by more than QUANTIZED in the mean.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_pre_process, quantize_static
+
+    class Windows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        def __init__(self) -> None:
+            self.batches = iter(np.array_split(windows, max(1, len(windows) // 16)))
+
+        def get_next(self) -> dict[str, Array] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {graph.input[0].name: batch}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        given, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "made"))
+        given.write_bytes(network)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        channels = {weights.name: weights.dims[1] for weights in graph.initializer if len(weights.dims) == 4}
+        first = [node.name for node in graph.node if node.op_type == "Conv" and channels[node.input[1]] == 1]
+        quantize_static(
+            prepared,
+            made,
+            Windows(),
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=first,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        quantized = made.read_bytes()
+    before, after = (softmax(runner(content)(windows)) for content in (network, quantized))
+    gap = float(np.abs(before - after).mean())
+    if gap > QUANTIZED:
+        raise BundleError(f"in whole numbers, the network's probabilities change by {gap:.4f} on average")
+    return quantized
+
+
+def runner(network: bytes) -> Callable[[Array], Array]:
+    """An ONNX network as a function, MFCC windows -> logits, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(windows: Array) -> Array:
+        batches = [windows[i : i + 64] for i in range(0, len(windows), 64)]
+        logits: Array = np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+        return logits
+
+    return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime's quantization advises on the root logger."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _export(model: keras.Model, target: Path) -> None:
     model(np.zeros((1, 32, model.input_shape[-1]), np.float32))  # Keras exports only what was called once
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
@@ -57,14 +132,12 @@ def _export_elsewhere(model: keras.Model, config: ModelConfig, n_mfcc: int, n_ge
 
 
 def _compare(model: keras.Model, exported: bytes, n_mfcc: int) -> None:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    exported_network = runner(exported)
     rng = np.random.default_rng(0)
     for shape in ((3, 100, n_mfcc), (1, 30, n_mfcc)):
         windows: Array = 100 * rng.standard_normal(shape, dtype=np.float32)  # as large as MFCCs are
         ours = keras.ops.convert_to_numpy(model(windows, training=False))
-        theirs = session.run(None, {session.get_inputs()[0].name: windows})[0]
+        theirs = exported_network(windows)
         gap = float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
         if gap > TOLERANCE:
             raise BundleError(f"the exported network differs from the trained one by {gap:.1e} on {shape}")

@@ -7,6 +7,7 @@ import json
 import platform
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,16 +161,19 @@ def fit(
     genres: tuple[str, ...],
     config: Config,
     checkpoint: Path,
+    teacher: Callable[[Array], Array] | None = None,
 ) -> tuple[keras.Model, Progress]:
     """Train for `config.training.epochs`, by which time the learning rate has fallen to nothing.
 
     Goes on from `checkpoint` where that exists; it is replaced after each epoch. `valid_ids` only show how
     it goes, and may be empty: the weights of the last epoch are returned, whatever these say, with the history.
+    With a `teacher`, MFCC -> logits, the network learns to answer as that does, not the labels.
     """
     settings = config.training
     keras.utils.set_random_seed(settings.seed)
     model = build_model(config.model, config.features.n_mfcc, len(genres))
-    windows = TrainingWindows([frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config)
+    sounds, answers = [frames[i] for i in train_ids], [labels[i] for i in train_ids]
+    windows = TrainingWindows(sounds, answers, len(genres), config, teacher)
     _compile(model, settings, len(windows))
     progress = Progress(to_dict(config), train_ids, valid_ids, list(genres))
     if checkpoint.exists():
