@@ -101,10 +101,10 @@ def _sliced(samples: Array, config: FeatureConfig) -> Array:
 
 def _log_mel_of_frames(frames: Array, config: FeatureConfig) -> Array:
     hann, bank = _constants(config)
-    spectrum = scipy.fft.rfft(frames * hann, axis=-1)[:, : bank.shape[1]]
-    power = spectrum.real**2
-    power += spectrum.imag**2
-    mel: Array = (bank @ power.T).T
+    spectrum = scipy.fft.rfft(frames * hann, axis=-1)[:, : bank.shape[1]].T
+    power = np.square(spectrum.real, order="C")  # in the order that the product would else copy it into
+    power += np.square(spectrum.imag, order="C")
+    mel: Array = (bank @ power).T
     np.maximum(mel, np.float32(POWER_FLOOR), out=mel)
     np.log(mel, out=mel)
     mel *= np.float32(10 / math.log(10))
