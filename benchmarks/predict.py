@@ -40,7 +40,7 @@ def decode(path: Path) -> float:
 def make_stages(path: Path, classifier: Classifier) -> dict[str, Callable[[], Any]]:
     """Name -> what to time; the first is decoding alone, the last the whole prediction."""
     features = classifier.bundle.features
-    waveform = audio.load(path, features.sample_rate)
+    waveform = np.concatenate(list(audio.stream_for(path, features)))
     windows = track_windows(log_mel(waveform, features), features)
     windows = windows[[bool(window.any()) for window in windows]]  # the silent ones aren't asked about
     session = classifier.bundle.session()
@@ -51,7 +51,7 @@ def make_stages(path: Path, classifier: Classifier) -> dict[str, Callable[[], An
             session.run(None, {name: windows[start : start + BATCH]})
 
     def stream() -> None:
-        for _ in audio.stream(path, features.sample_rate):
+        for _ in audio.stream_for(path, features):
             pass
 
     return {

@@ -74,7 +74,7 @@ def tried_by_schemathesis(client: httpx.Client) -> int:
     tried = 0
     for operation in schema.get_all_operations():
 
-        @trying(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        @trying(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
         @given(case=operation.ok().as_strategy())
         def check(case: schemathesis.Case) -> None:
             nonlocal tried

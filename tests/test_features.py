@@ -62,7 +62,7 @@ def test_the_students_mfccs_are_librosas():
     np.testing.assert_allclose(mfcc(scaled, 23), theirs.T, atol=5e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, 5 * RATE), max_size=8))
 def test_cutting_the_waveform_changes_no_bit(cuts):
     sound = make_noise(5)

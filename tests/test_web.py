@@ -154,7 +154,7 @@ def test_names_are_never_paths(server: httpx.Client) -> None:
         assert told["file"] == name.replace("\n", "?")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=3000), head=st.sampled_from([b"", b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb"]))
 def test_no_bytes_break_it(server: httpx.Client, data: bytes, head: bytes) -> None:
     assert post(server, head + data).status_code == 422

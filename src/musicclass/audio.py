@@ -27,7 +27,7 @@ from musicclass.halving import PASSBAND, Halver
 Source = str | os.PathLike[str] | IO[bytes]
 
 MIN_SECONDS = 1.0
-BLOCK_FRAMES = 131_072
+BLOCK_FRAMES = 524_288  # large: to change between decoder and product costs more than memory does
 SILENCE = 2.0**-15  # one step of 16-bit audio
 LOUDEST = 1e6  # times full scale; what is beyond is no sound
 LENGTH_UNKNOWN = 2**40  # frame counts from here on mean that the header doesn't know

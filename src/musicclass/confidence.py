@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 N_MFCC = 8  # the lowest coefficients: the spectrum's rough shape; with more, unheard music seems strange too
 STEEPNESS = 6  # how fast familiarity falls with the distance
-PASSES = 0.95  # share of held-out music that is not told to be unknown
+UNSURE = 0.05  # share of held-out music that is told to be unknown, at most
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Confidence:
         temperature = fit_temperature(logits, truth)
         fitted = cls(temperature, 0.0, familiarity)
         sure = [fitted.track(*pair).confidence for pair in zip(held_out, logits, strict=True)]
-        return cls(temperature, float(np.quantile(sure, 1 - PASSES)), familiarity)
+        return cls(temperature, float(np.sort(sure)[int(UNSURE * len(sure))]), familiarity)
 
     def track(self, windows: Array, logits: Array) -> Told:
         """What a track's windows tell together: the mean of their probabilities, and of their distances."""

@@ -78,21 +78,33 @@ def log_mel_of_blocks(blocks: Iterable[Array], config: FeatureConfig) -> Array:
 
 def _frames(blocks: Iterable[Array], config: FeatureConfig) -> Iterator[Array]:
     """Frames (at most FRAMES_AT_ONCE, n_fft), the first one centred on the first sample."""
-    n_fft, hop = config.n_fft, config.hop_length
-    buffer = np.zeros(n_fft // 2, dtype=np.float32)
-    step, enough = FRAMES_AT_ONCE * hop, (FRAMES_AT_ONCE - 1) * hop + n_fft
+    step = FRAMES_AT_ONCE * config.hop_length
+    enough = step - config.hop_length + config.n_fft
+    rest = np.zeros(config.n_fft // 2, dtype=np.float32)
     n_samples = 0
     for block in blocks:
         n_samples += len(block)
-        buffer = np.concatenate([buffer, block.astype(np.float32, copy=False)])
-        start = 0
-        while len(buffer) - start >= enough:
-            yield _sliced(buffer[start : start + enough], config)
-            start += step
-        buffer = buffer[start:]
-    buffer = np.concatenate([buffer, np.zeros(n_fft // 2, dtype=np.float32)])
-    if n_samples and len(buffer) >= n_fft:
-        yield _sliced(buffer, config)
+        block = block.astype(np.float32, copy=False)
+        seam = np.concatenate([rest, block[:enough]])  # only here are samples copied
+        in_seam = min(math.ceil(len(rest) / step), max(0, (len(seam) - enough) // step + 1))
+        yield from _chunks(seam, in_seam, config)
+        start = in_seam * step - len(rest)
+        if start < 0:
+            rest = np.concatenate([rest[start:], block])
+            continue
+        in_block = max(0, (len(block) - start - enough) // step + 1)
+        yield from _chunks(block[start:], in_block, config)
+        rest = block[start + in_block * step :].copy()
+    rest = np.concatenate([rest, np.zeros(config.n_fft // 2, dtype=np.float32)])
+    if n_samples and len(rest) >= config.n_fft:
+        yield _sliced(rest, config)
+
+
+def _chunks(samples: Array, count: int, config: FeatureConfig) -> Iterator[Array]:
+    """The first `count` times FRAMES_AT_ONCE frames."""
+    frames = _sliced(samples, config) if count else samples
+    for i in range(count):
+        yield frames[i * FRAMES_AT_ONCE : (i + 1) * FRAMES_AT_ONCE]
 
 
 def _sliced(samples: Array, config: FeatureConfig) -> Array:
