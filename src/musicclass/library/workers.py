@@ -90,7 +90,7 @@ class Pool:
         source = iter(items)
         waiting = next(source, None)
         found: list[tuple[Any, Any]] = []
-        while found or waiting is not None or any(worker.item is not None for worker in self._workers):
+        while True:
             busy = sum(worker.item is not None or not worker.ready for worker in self._workers)
             if waiting is not None and busy == len(self._workers) < self._size:
                 self._workers.append(self._start())
@@ -98,6 +98,8 @@ class Pool:
                 if waiting is not None and worker.ready and worker.item is None and self._give(worker, waiting):
                     waiting = next(source, None)
             yield from found  # only now, so that workers don't wait for who takes it
+            if waiting is None and all(worker.item is None for worker in self._workers):
+                return
             found = self._hear()
 
     def _start(self) -> _Worker:

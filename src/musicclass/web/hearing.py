@@ -84,7 +84,8 @@ def answer(classifier: Classifier, ask: Ask, tell: Callable[[float], None] = _no
     """The prediction of `Classifier.predict` as a dict, with what else was asked. Raises AudioError."""
     features = classifier.bundle.features
     source, peaks = _Upload(ask, tell), _Peaks()
-    frames, duration = log_mel_of(peaks.of(audio.stream_for(source, features, classifier.limits)), features)
+    blocks = audio.stream_for(source, features, classifier.limits)
+    frames, duration = log_mel_of(peaks.of(blocks) if ask.peaks else blocks, features)
     told = classifier.predict_log_mel(frames, duration, ask.name, ask.name)
     found = told.to_dict()
     if ask.peaks:
