@@ -89,18 +89,14 @@ class Pool:
         """
         source = iter(items)
         waiting = next(source, None)
-        found: list[tuple[Any, Any]] = []
-        while True:
+        while waiting is not None or any(worker.item is not None for worker in self._workers):
             busy = sum(worker.item is not None or not worker.ready for worker in self._workers)
             if waiting is not None and busy == len(self._workers) < self._size:
                 self._workers.append(self._start())
             for worker in self._workers:
                 if waiting is not None and worker.ready and worker.item is None and self._give(worker, waiting):
                     waiting = next(source, None)
-            yield from found  # only now, so that workers don't wait for who takes it
-            if waiting is None and all(worker.item is None for worker in self._workers):
-                return
-            found = self._hear()
+            yield from self._hear()
 
     def _start(self) -> _Worker:
         ours, theirs = _spawn.Pipe()
