@@ -28,6 +28,7 @@ Source = str | os.PathLike[str] | IO[bytes]
 
 MIN_SECONDS = 1.0
 BLOCK_FRAMES = 524_288  # large: to change between decoder and product costs more than memory does
+GATHERED_FRAMES = 65_536
 SILENCE = 2.0**-15  # one step of 16-bit audio
 LOUDEST = 1e6  # times full scale; what is beyond is no sound
 LENGTH_UNKNOWN = 2**40  # frame counts from here on mean that the header doesn't know
@@ -207,7 +208,7 @@ def _opened(source: Source, name: str, limits: AudioConfig) -> Iterator[tuple[in
     else:
         with _opened_by_av(source, name) as container:
             audio = container.streams.audio[0]
-            yield audio.rate or 0, _av_blocks(container, audio, name)
+            yield audio.rate or 0, _gathered(_av_blocks(container, audio, name))
 
 
 def _checked(path: Path, name: str) -> Path:
@@ -351,6 +352,18 @@ def _av_blocks(container: Any, audio: Any, name: str) -> Iterator[Array]:
     if kind not in RAW_STREAMS and kind != "asf":  # ASF's duration holds a preroll, or is made up
         promised = _av_seconds(container, audio)
         _refuse_cut(name, int(end * audio.rate), int(promised * audio.rate), audio.rate)
+
+
+def _gathered(blocks: Iterator[Array]) -> Iterator[Array]:
+    """Larger blocks: what is done with each costs as much as some thousand frames of it."""
+    parts: list[Array] = []
+    for block in blocks:
+        parts.append(block)
+        if sum(map(len, parts)) >= GATHERED_FRAMES:
+            yield np.concatenate(parts)
+            parts = []
+    if parts:
+        yield np.concatenate(parts)
 
 
 def _av_seconds(container: Any, audio: Any) -> float:
