@@ -46,7 +46,7 @@ def song() -> bytes:
 @pytest.fixture(scope="module")
 def long_silence() -> bytes:
     """Small to send, long to hear."""
-    return as_file(np.zeros((RATE * 1800, 2), np.float32), "FLAC")
+    return as_file(np.zeros((RATE * 6000, 1), np.float32), "FLAC")
 
 
 @pytest.fixture(scope="module")
