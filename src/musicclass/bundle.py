@@ -44,19 +44,9 @@ class Bundle:
         return str(self.card["name"])
 
     def session(self) -> onnxruntime.InferenceSession:
-        """The network, on one thread, so that an answer never depends on the machine's load.
-
-        Raises BundleError when it can't be run, or takes or gives something else than the card says.
-        """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        """The network. Raises BundleError when it can't be run, or takes or gives something else than the card says."""
         try:
-            session = onnxruntime.InferenceSession(
-                (self.path / MODEL).read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            session = open_network((self.path / MODEL).read_bytes())
         except Exception as error:  # onnxruntime's errors have no common base
             raise BundleError(f"{self.path / MODEL}: can't be run ({error}); train or copy it again") from None
         inputs = [tuple(item.shape[2:]) for item in session.get_inputs()]
@@ -68,6 +58,16 @@ class Bundle:
                 f"its card says {wanted[0]} MFCCs and {wanted[1]} genres; they don't belong together"
             )
         return session
+
+
+def open_network(content: bytes) -> onnxruntime.InferenceSession:
+    """An ONNX network, on one thread, so that an answer never depends on the machine's load."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def judged_side(card: dict[str, Any]) -> str:

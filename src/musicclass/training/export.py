@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from musicclass.bundle import open_network
 from musicclass.confidence import softmax
 from musicclass.config import ModelConfig, from_dict, to_dict
 from musicclass.errors import BundleError
@@ -89,12 +90,8 @@ def to_int8(network: bytes, windows: Array) -> bytes:
 
 
 def runner(network: bytes) -> Callable[[Array], Array]:
-    """An ONNX network as a function, MFCC windows -> logits, on one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    """An ONNX network as a function, MFCC windows -> logits."""
+    session = open_network(network)
     name = session.get_inputs()[0].name
 
     def run(windows: Array) -> Array:
