@@ -39,8 +39,7 @@ def mel_to_hz(mel: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def mel_filterbank(config: FeatureConfig) -> Array:
     """Triangles of equal area, (n_bands, n_fft // 2 + 1)."""
     bins = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
-    ends = hz_to_mel([config.fmin, config.fmax])
-    edges = mel_to_hz(np.linspace(ends[0], ends[1], config.n_mels + 2))
+    edges = _band_edges(config)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     bank = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
@@ -49,8 +48,13 @@ def mel_filterbank(config: FeatureConfig) -> Array:
 
 def highest_frequency(config: FeatureConfig) -> float:
     """Where the highest band that is kept ends, in Hz."""
+    return float(_band_edges(config)[config.n_bands + 1])
+
+
+def _band_edges(config: FeatureConfig) -> npt.NDArray[np.float64]:
+    """Band i rises from edge i, in Hz, and has fallen at edge i + 2."""
     ends = hz_to_mel([config.fmin, config.fmax])
-    return float(mel_to_hz(ends[0] + (ends[1] - ends[0]) * (config.n_bands + 1) / (config.n_mels + 1)))
+    return mel_to_hz(np.linspace(ends[0], ends[1], config.n_mels + 2))
 
 
 @functools.lru_cache(maxsize=8)

@@ -95,8 +95,7 @@ def runner(network: bytes) -> Callable[[Array], Array]:
     name = session.get_inputs()[0].name
 
     def run(windows: Array) -> Array:
-        batches = [windows[i : i + 64] for i in range(0, len(windows), 64)]
-        logits: Array = np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+        logits: Array = session.run(None, {name: windows})[0]
         return logits
 
     return run
