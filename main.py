@@ -56,7 +56,7 @@ def retrain(options: argparse.Namespace) -> int:
         print(f"{DATA}: no such folder; put GTZAN's genres there, or run this where that folder is", file=sys.stderr)
         return 2
     settings = [part for setting in options.set for part in ("--set", setting)]
-    resume = ["--resume"] if (fresh / "checkpoint.npz").exists() else []
+    resume = ["--resume"] if any(fresh.glob("checkpoint-*.npz")) else []
     if not resume:
         shutil.rmtree(fresh, ignore_errors=True)
     out = ("--out", str(fresh), "--name", OWN_MODEL.name)

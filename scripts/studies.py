@@ -1,12 +1,14 @@
-"""What a leak is worth, and how a genre never heard is told: python scripts/studies.py STUDY ARCHIVE.npz OUT
+"""Leaks, genres never heard, and cross-validation: python scripts/studies.py STUDY ARCHIVE.npz OUT
 
 leaks      One configuration on three splits of the same ten-second (student: three-second) segments: by segment, so
            that segments of one track are on both sides (leaky: only here, to show it), by track, and by artist.
            The default and the student's configuration; results on the test side of each split, by segment, as
            that is what all three have alike. Tracks of unknown artists, which `artist` can't test, are only trained on
            there, so its test side has fewer of metal and jazz.
-left-out   For each genre, a network that is trained without it, on the training tracks of the filtered split. Is its
+left-out   For each genre, networks that are trained without it, on the training tracks of the filtered split. Is their
            confidence in tracks of that genre lower than in validation tracks of the others? (AUROC)
+folds      The networks of each kind, and both together, in five folds by artist of the filtered split's training and
+           validation tracks: three times as many to judge a change by as there are validation tracks.
 
 OUT keeps every network's checkpoint, and the results as JSON and as a picture: the same command goes on where it was
 broken off. Settings can be changed, such as --set training.epochs=30; for leaks, not those of the archive's features.
@@ -21,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,21 +32,25 @@ from matplotlib.figure import Figure
 
 from musicclass import plots
 from musicclass.confidence import Confidence, softmax
-from musicclass.config import PRESETS, FeatureConfig, load_config
+from musicclass.config import PRESETS, Config, FeatureConfig, load_config
 from musicclass.datasets import Dataset, Track, archive, open_dataset
-from musicclass.datasets.splits import Split, make_split
+from musicclass.datasets.splits import Split, artist_folds, make_split
 from musicclass.features import Array
 from musicclass.files import write_text
 from musicclass.training.metrics import bootstrap
-from train_pretrained import Member, fit_all, prepare, trained
+from train_pretrained import Member, fit_all, mean_logits, networks_of, prepare, trained
 
+if TYPE_CHECKING:
+    from musicclass.training.data import TrackWindows
+
+FOLDS = 5
 LEAKY = "by segment (leaky)"
 SPLITS = {LEAKY: "random", "by track": "random", "by artist": "artist"}  # how segments are tied -> `make_split`
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=["leaks", "left-out"])
+    parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("archive", type=Path, metavar="ARCHIVE.npz", help="made by scripts/convert_logmel.py")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for results and checkpoints")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="networks trained at once")
@@ -53,13 +59,12 @@ def main() -> None:
     prepare()
     options.out.mkdir(parents=True, exist_ok=True)
     dataset = open_dataset(options.archive)
-    study = leaks if options.study == "leaks" else left_out
-    study(dataset, options.out, options.jobs, tuple(options.set))
+    STUDIES[options.study](dataset, options.archive, options.out, options.jobs, tuple(options.set))
 
 
-def leaks(dataset: Dataset, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
+def leaks(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
     """Accuracy of both configurations on the three splits."""
-    members, features = {}, PRESETS["default"].features
+    members, features = {}, PRESETS["default"].features  # (configuration, split) -> a network of each kind
     # The archive's frames are 914 samples apart, and lack the highest bands.
     fixed = (f"features.hop_length={features.hop_length}", f"features.n_bands={features.n_bands}")
     for preset in ("default", "student"):
@@ -68,9 +73,10 @@ def leaks(dataset: Dataset, out: Path, jobs: int, settings: tuple[str, ...]) -> 
             cut = segments_of(dataset, config.features, out, tied=how != LEAKY)
             split = make_split(open_dataset(cut), kind)
             name = f"{preset} {how.split()[1]}"
-            members[preset, how] = Member(name, cut, replace(split, valid=(), train=split.train + split.valid), config)
-    fit_all(list(members.values()), out, jobs)
-    rows = {key: judge_segments(member, out, SPLITS[key[1]] == "artist") for key, member in members.items()}
+            whole = replace(split, valid=(), train=split.train + split.valid)
+            members[preset, how] = one_of_each(config, name, cut, whole)
+    fit_all([member for kinds in members.values() for member in kinds], out, jobs)
+    rows = {key: judge_segments(kinds, out, SPLITS[key[1]] == "artist") for key, kinds in members.items()}
     report = [{"configuration": preset, "split": how, **row} for (preset, how), row in rows.items()]
     write_text(out / "leaks.json", json.dumps(report, indent=1) + "\n")
     for row in report:
@@ -79,6 +85,16 @@ def leaks(dataset: Dataset, out: Path, jobs: int, settings: tuple[str, ...]) -> 
             "of {segments} segments of {tracks} tracks".format(**row)
         )
     plots.save(draw_leaks(report), out / "leaks.png")
+
+
+def one_of_each(config: Config, name: str, archive: Path, split: Split) -> list[Member]:
+    """A network of each kind."""
+    return [kind[0] for kind in networks_of(config, name, archive, split, 1)]
+
+
+def logits_of(members: list[Member], dataset: Dataset, out: Path, windows: TrackWindows) -> list[Array]:
+    """What networks, each trained on `dataset`, answer together: for each track, its windows' logits."""
+    return mean_logits([windows.logits(trained(dataset, x, out)[0].predict_on_batch) for x in members])
 
 
 def segments_of(dataset: Dataset, features: FeatureConfig, out: Path, tied: bool) -> Path:
@@ -99,16 +115,16 @@ def segments_of(dataset: Dataset, features: FeatureConfig, out: Path, tied: bool
     return path
 
 
-def judge_segments(member: Member, out: Path, by_artist: bool) -> dict[str, Any]:
+def judge_segments(members: list[Member], out: Path, by_artist: bool) -> dict[str, Any]:
     """Accuracy on the test side; its interval by a bootstrap over tracks or artists, as segments of one are alike."""
     from musicclass.training.data import TrackWindows, load_frames
 
+    member = members[0]
     dataset = open_dataset(member.archive)
-    model, _ = trained(dataset, member, out)
     tracks = {track.id: track for track in dataset.tracks}
     ids, features = member.split.test, member.config.features
     frames = load_frames(dataset, ids, features)
-    logits = TrackWindows([frames[i] for i in ids], features).logits(model.predict_on_batch)
+    logits = logits_of(members, dataset, out, TrackWindows([frames[i] for i in ids], features))
     right = defaultdict(list)  # by what is resampled together
     for name, rows in zip(ids, logits, strict=True):
         told = dataset.genres[int(softmax(rows).mean(axis=0).argmax())]
@@ -139,7 +155,7 @@ def draw_leaks(report: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def left_out(dataset: Dataset, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
+def left_out(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
     """AUROC of the genres that are known against one that isn't, for each genre in turn."""
     config = load_config(None, settings)
     split = make_split(dataset, "filtered")
@@ -151,9 +167,9 @@ def left_out(dataset: Dataset, out: Path, jobs: int, settings: tuple[str, ...]) 
             archive.write(rest, fewer.usable(fewer.tracks, config.features), config.features)
         known = {track.id for track in fewer.tracks}
         train, valid = (tuple(i for i in ids if i in known) for ids in (split.train, split.valid))
-        members[genre] = Member(f"without-{genre}", rest, replace(split, train=train, valid=valid), config)
-    fit_all(list(members.values()), out, jobs)
-    report = {genre: judge_left_out(dataset, split, genre, member, out) for genre, member in members.items()}
+        members[genre] = one_of_each(config, f"without-{genre}", rest, replace(split, train=train, valid=valid))
+    fit_all([member for kinds in members.values() for member in kinds], out, jobs)
+    report = {genre: judge_left_out(dataset, split, genre, kinds, out) for genre, kinds in members.items()}
     scores = list(next(iter(report.values())))
     means = {score: float(np.mean([row[score][0] for row in report.values()])) for score in scores}
     write_text(out / "left_out.json", json.dumps({"genres": report, "means": means}, indent=1) + "\n")
@@ -165,7 +181,7 @@ def left_out(dataset: Dataset, out: Path, jobs: int, settings: tuple[str, ...]) 
 
 
 def judge_left_out(
-    dataset: Dataset, split: Split, genre: str, member: Member, out: Path
+    dataset: Dataset, split: Split, genre: str, members: list[Member], out: Path
 ) -> dict[str, tuple[float, float, float]]:
     """Score -> AUROC and its 95% interval: validation tracks of other genres against tracks of `genre`.
 
@@ -174,10 +190,10 @@ def judge_left_out(
     """
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
 
-    features, tracks = member.config.features, {track.id: track for track in dataset.tracks}
+    member, tracks = members[0], {track.id: track for track in dataset.tracks}
+    features = member.config.features
     known = open_dataset(member.archive)
     heard = {tracks[i].artist for i in member.split.train} - {""}
-    model, _ = trained(known, member, out)
     learnt_frames = load_frames(known, member.split.train, features)
     learnt = familiar_windows(learnt_frames.values(), features)
     asked = [i for i in (*split.train, *split.valid) if tracks[i].genre == genre and tracks[i].artist not in heard]
@@ -185,7 +201,7 @@ def judge_left_out(
     sides = []
     for ids in (member.split.valid, asked):
         windows = TrackWindows([frames[i] for i in ids], features)
-        sides.append(list(zip(windows.tracks, windows.logits(model.predict_on_batch), strict=True)))
+        sides.append(list(zip(windows.tracks, logits_of(members, known, out, windows), strict=True)))
     valid, strange = sides
     truth = np.array([known.genres.index(tracks[i].genre) for i in member.split.valid])
     half = np.arange(len(valid)) % 2 == 0
@@ -236,6 +252,36 @@ def draw_left_out(report: dict[str, dict[str, Any]]) -> Figure:
     axis.legend(frameon=False, loc="lower right")
     return figure
 
+
+def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
+    """Accuracy, log loss and accuracy on the surest 60%, of each kind of network and of all together."""
+    from musicclass.training.data import TrackWindows, load_frames
+    from musicclass.training.evaluate import as_row, score
+
+    config, split = load_config(None, settings), make_split(dataset, "filtered")
+    genre_of = {track.id: track.genre for track in dataset.tracks}
+    both = {*split.train, *split.valid}
+    splits = artist_folds([track for track in dataset.tracks if track.id in both], FOLDS)
+    members = [one_of_each(config, f"fold-{i}", path, fold) for i, fold in enumerate(splits, 1)]
+    fit_all([member for kinds in members for member in kinds], out, jobs)
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for fold, kinds in zip(splits, members, strict=True):
+        frames = load_frames(dataset, (*fold.train, *fold.valid), config.features)
+        windows = TrackWindows([frames[i] for i in fold.valid], config.features)
+        for chosen in [[member] for member in kinds] + [kinds] * (len(kinds) > 1):
+            for name, logits in zip(fold.valid, logits_of(chosen, dataset, out, windows), strict=True):
+                shares = softmax(logits).mean(axis=0)
+                best = dataset.genres[int(shares.argmax())]
+                networks = "+".join(member.config.model.network for member in chosen)
+                rows[networks].append(as_row(name, genre_of[name], best, float(shares.max()), shares))
+    report = {name: score(found, dataset.genres) for name, found in rows.items()}
+    write_text(out / "folds.json", json.dumps({"metrics": report, "predictions": rows}, indent=1) + "\n")
+    for name, found in report.items():
+        shares = ("{:.1%} [{:.1%}, {:.1%}]".format(found[x], *found[f"{x}_95"]) for x in ("accuracy", "surest_60"))
+        print(f"{name:20} {found['tracks']} tracks  log loss {found['log_loss']:.3f}  accuracy, surest 60%:", *shares)
+
+
+STUDIES = {"leaks": leaks, "left-out": left_out, "folds": folds}
 
 if __name__ == "__main__":
     main()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import scipy.stats
 import soundfile
 
 from musicclass.bundle import load_bundle
@@ -20,13 +22,16 @@ from musicclass.datasets.splits import Split, make_split
 from musicclass.errors import BundleError, DatasetError, LeakError
 from musicclass.features import log_mel, mfcc
 from musicclass.training import export
+from musicclass.training import fit as fitting
 from musicclass.training import train as training
-from musicclass.training.data import TrackWindows, TrainingWindows, familiar_windows, load_frames
+from musicclass.training.data import PairedWindows, TrackWindows, TrainingWindows, familiar_windows, load_frames
 from musicclass.training.evaluate import predict_tracks, score, seen_in_training
 from musicclass.training.export import runner, to_int8, to_onnx
-from musicclass.training.model import build_model, ensemble, inverse_dct
+from musicclass.training.fit import fit, parts, pretrain
+from musicclass.training.model import Statistics, build_model, ensemble, inverse_dct
 from tests.conftest import RATE, make_noise, make_tone
 
+CNN = ModelConfig(network="cnn_lstm")
 SMALL = (
     "features.window_seconds=1",
     "features.n_mfcc=20",
@@ -59,13 +64,15 @@ def bundle(clips, tmp_path_factory):
 
 def test_parameters():
     assert build_model(PRESETS["student"].model, 23, 10).count_params() == 126_694
-    assert build_model(load_config(None, SMALL).model, 20, 2).count_params() == 2_927
+    small = load_config(None, SMALL)
+    assert [build_model(part.model, 20, 2).count_params() for part in parts(small)] == [2_927, 218_006]
+    assert build_model(small.model, 20, 2).count_params() == 2_927 + 218_006
 
 
 @pytest.mark.parametrize("summary", ["last", "mean", "attention"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_networks_take_windows_of_any_length(summary, layers):
-    model = build_model(ModelConfig(summary=summary, lstm_layers=layers, filters=(4,) * 4), 20, 3)
+    model = build_model(ModelConfig(summary=summary, lstm_layers=layers, filters=(4,) * 4), 20, 3)  # of both kinds
     for length in (24, 100):
         assert model(np.zeros((2, length, 20), np.float32)).shape == (2, 3)
 
@@ -73,8 +80,8 @@ def test_networks_take_windows_of_any_length(summary, layers):
 def test_time_stays_in_order_and_apart_from_frequency():
     """What the LSTM reads at step t depends on the frames around t alone."""
     keras.utils.set_random_seed(0)
-    config = ModelConfig(stem=(3, 3), squeeze=False, filters=(4, 4), time_pool=(2, 2), band_pool=(2, 2), unmix_bands=0)
-    model = build_model(config, 20, 3)
+    sizes = {"stem": (3, 3), "filters": (4, 4), "time_pool": (2, 2), "band_pool": (2, 2)}
+    model = build_model(replace(CNN, squeeze=False, unmix_bands=0, **sizes), 20, 3)
     lstm = next(layer for layer in model.layers if isinstance(layer, keras.layers.Bidirectional))
     before = keras.Model(model.inputs, lstm.input)
     windows = np.zeros((2, 80, 20), np.float32)
@@ -86,12 +93,54 @@ def test_time_stays_in_order_and_apart_from_frequency():
 
 def test_an_ensemble_is_the_mean_of_its_members():
     config = load_config(None, SMALL).model
-    members = [build_model(config, 20, 3) for _ in range(3)]
+    kinds = [replace(config, network=kind) for kind in ("cnn_lstm", "statistics") for _ in range(3)]
+    members = [build_model(kind, 20, 3) for kind in kinds]
     windows = np.random.default_rng(0).standard_normal((4, 30, 20)).astype(np.float32)
     together = ensemble(config, 20, 3, [member.get_weights() for member in members])
     apart = np.mean([keras.ops.convert_to_numpy(member(windows)) for member in members], axis=0)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(together(windows)), apart, atol=1e-5)
-    assert together.count_params() == 3 * members[0].count_params()
+    assert together.count_params() == sum(member.count_params() for member in members)
+
+
+def test_statistics_against_scipy():
+    mfccs = np.cumsum(np.random.default_rng(0).standard_normal((2, 300, 50)), axis=1).astype(np.float32)
+    for found, x in zip(keras.ops.convert_to_numpy(Statistics()(mfccs)), mfccs[:, :, :40].astype(float), strict=True):
+        z = (x - x.mean(axis=0)) / x.std(axis=0)
+        expected = [x.mean(axis=0), np.log(x.std(axis=0)), scipy.stats.skew(x)]
+        expected += [np.log(scipy.stats.kurtosis(x, fisher=False)), np.log(np.abs(z).mean(axis=0))]
+        expected.append(np.corrcoef(x.T)[:20, :20][np.triu_indices(20, 1)])
+        for lag in (1, 2, 4, 8, 16, 32):
+            alike = z[:-lag].T @ z[lag:] / len(z)
+            expected.append(np.log(x.std(axis=0)) + np.log(1.001 - np.diag(alike)) / 2)
+            if lag in (2, 8, 32):
+                expected.append(alike[:12, :12].ravel())
+        np.testing.assert_allclose(found, np.concatenate(expected), atol=0.02)  # deviations are a thousandth larger
+
+
+def test_log_deviation_of_what_changes_is_told_apart_from_that_of_all():
+    """Two coefficients that spread alike: one moves slowly, one in every frame."""
+    time = np.arange(400)
+    slow, fast = np.sin(2 * np.pi * time / 200), np.sin(2 * np.pi * time / 3)
+    found = keras.ops.convert_to_numpy(Statistics()(np.stack([slow, fast], axis=1)[None].astype(np.float32)))[0]
+    spread, change = found[2:4], found[11:13]
+    np.testing.assert_allclose(spread[0], spread[1], atol=0.01)
+    true = [np.log(np.std(np.diff(x)) / np.sqrt(2)) for x in (slow, fast)]
+    assert change[1] - change[0] > 2 and change[1] == pytest.approx(true[1], abs=0.02)
+
+
+@pytest.mark.parametrize("window", [np.zeros((1, 1)), np.zeros((50, 1)), np.full((240, 1), 1e4), np.full((3, 1), -70)])
+def test_statistics_of_next_to_nothing_are_numbers(window):
+    model = build_model(ModelConfig(network="statistics"), 20, 3)
+    windows = np.repeat(window, 20, axis=1)[None].astype(np.float32)
+    assert np.isfinite(keras.ops.convert_to_numpy(model(windows))).all()
+
+
+def test_nothing_is_hidden_from_statistics():
+    cnn, statistics = parts(load_config(None, ("training.pretraining=5",)))
+    assert cnn.model.network == "cnn_lstm" and statistics.model.network == "statistics"
+    assert cnn.training.pretraining == 5 and cnn.training.time_mask > 0 and cnn.training.band_mask > 0
+    assert statistics.training.pretraining == statistics.training.time_mask == statistics.training.band_mask == 0
+    assert parts(PRESETS["student"]) == [PRESETS["student"]]
 
 
 def test_inverse_dct_undoes_the_dct():
@@ -99,12 +148,12 @@ def test_inverse_dct_undoes_the_dct():
     np.testing.assert_allclose(mfcc(bands, 32) @ inverse_dct(32, 32), bands, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(summary="attention"), PRESETS["student"].model])
+@pytest.mark.parametrize("config", [ModelConfig(), replace(CNN, summary="last"), PRESETS["student"].model])
 def test_keras_and_onnx_agree(config):
     keras.utils.set_random_seed(0)
     model = build_model(config, 23, 10)
     session = onnxruntime.InferenceSession(to_onnx(model, config, 23, 10))
-    for length in (24, 130):
+    for length in (5, 24, 130):
         windows = np.random.default_rng(0).standard_normal((5, length, 23)).astype(np.float32)
         ours = keras.ops.convert_to_numpy(model(windows))
         theirs = session.run(None, {"mfcc": windows})[0]
@@ -143,18 +192,65 @@ def test_whole_numbers_that_answer_otherwise_are_refused(bundle, clips, monkeypa
         to_int8((bundle.path / "model.onnx").read_bytes(), windows)
 
 
-def test_a_student_learns_what_its_teacher_says_of_the_very_windows(clips):
-    config = load_config(None, (*SMALL, "training.mixup=0.3"))
-    frames = [np.repeat(np.arange(60, dtype=np.float32)[:, None] + i, 112, axis=1) for i in range(9)]
+def test_pairs_are_two_windows_of_each_track(clips):
+    config = load_config(None, SMALL)
+    frames = [clips.log_mel(track, config.features) for track in clips.tracks]
+    windows = PairedWindows(frames, config)
+    mfccs, tracks = windows[0]
+    assert mfccs.shape == (16, 24, 20) and tracks.shape == (16,)
+    np.testing.assert_array_equal(tracks[:8], tracks[8:])
+    assert all(not np.array_equal(one, other) for one, other in zip(mfccs[:8], mfccs[8:], strict=True))
+    np.testing.assert_array_equal(windows[0][0], mfccs)
 
-    def teacher(mfccs: np.ndarray) -> np.ndarray:
-        return np.stack([mfccs.mean(axis=(1, 2)), np.zeros(len(mfccs))], axis=1)
 
-    plain, taught = (TrainingWindows(frames, [0, 1] * 4 + [0], 2, config, by) for by in (None, teacher))
-    for index in range(len(plain)):
-        windows, targets = taught[index]
-        np.testing.assert_array_equal(windows, plain[index][0])
-        np.testing.assert_allclose(targets, softmax(teacher(windows)), atol=1e-6)
+def test_contrast_against_its_formula():
+    """Khosla et al. 2020, equation 2, by loops; and nothing to learn where tracks lie at right angles."""
+    vectors = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
+    tracks = np.array([0, 1, 2, 0, 1, 2, 0])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    likeness = np.exp(unit @ unit.T / fitting.TEMPERATURE)
+    expected = []
+    for i in range(7):
+        others = [j for j in range(7) if j != i]
+        shares = [likeness[i, j] / likeness[i, others].sum() for j in others if tracks[j] == tracks[i]]
+        expected.append(-np.mean(np.log(shares)))
+    found = keras.ops.convert_to_numpy(fitting._contrast(tracks, keras.ops.convert_to_tensor(vectors)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    apart = keras.ops.convert_to_tensor(np.eye(4, dtype=np.float32)[[0, 1, 0, 1]])
+    assert keras.ops.convert_to_numpy(fitting._contrast(np.array([0, 1, 0, 1]), apart)).max() < 0.02
+
+
+def test_pretraining_brings_windows_of_a_track_together(clips, tmp_path):
+    """Tones of eight pitches, of which no altered one passes for the next."""
+    config = load_config(None, (*SMALL, "training.pretraining=20", "training.pitch=0.2", "training.tempo=0"))
+    config = parts(config)[0]
+    frames = [clips.log_mel(track, config.features) for track in clips.tracks if track.genre == "tone"]
+    ids = [str(i) for i in range(8)]
+    weights = pretrain(frames, ids, config, tmp_path / "pretraining.npz")
+    model = build_model(config.model, 20, 2)
+    trunk = keras.Model(model.inputs, model.layers[-1].input)
+    assert [values.shape for values in weights] == [values.shape for values in trunk.get_weights()]
+    trunk.set_weights(weights)
+    losses = json.loads(str(np.load(tmp_path / "pretraining.npz")["progress"]))["history"]
+    assert len(losses) == 20 and np.mean([row["loss"] for row in losses[-5:]]) < 0.9 * losses[0]["loss"]
+    for ours, again in zip(weights, pretrain(frames, ids, config, tmp_path / "pretraining.npz"), strict=True):
+        np.testing.assert_array_equal(ours, again)
+
+
+def test_training_goes_on_from_the_pretraining(clips, tmp_path, monkeypatch):
+    settings = (*SMALL, "training.pretraining=2", "training.epochs=1", "training.learning_rate=1e-9")
+    config, split = load_config(None, settings), make_split(clips)
+    kept, begun = [], []
+    monkeypatch.setattr(training, "pretrain", lambda *given: kept.append(pretrain(*given)) or kept[-1])
+    monkeypatch.setattr(training, "fit", lambda *given: begun.append(fit(*given)) or begun[-1])
+    card = training.train(clips, split, config, tmp_path / "run").card
+    assert len(kept) == 1 and len(begun) == 2 and card["config"]["training"]["pretraining"] == 2
+    model = begun[0][0]
+    kernels = [values for values in model.get_weights()[:-2] if values.ndim == 4]
+    assert len(kernels) == 2
+    for ours, before in zip(kernels, (values for values in kept[0] if values.ndim == 4), strict=True):
+        np.testing.assert_allclose(ours, before, atol=1e-5)
+    assert not list((tmp_path / "run").glob("*.npz"))
 
 
 def test_batches_are_the_same_again_and_differ_by_epoch(clips):
@@ -245,22 +341,22 @@ class Interrupt(Exception):
 def test_an_interrupted_run_goes_on_as_if_it_never_stopped(clips, tmp_path, monkeypatch):
     config, split = load_config(None, SMALL), make_split(clips)
     whole = training.train(clips, split, config, tmp_path / "whole").card
-    line = training._line
+    line = fitting._line
 
     def stop(progress, settings):
         if progress.epoch == 2:
             raise Interrupt
         return line(progress, settings)
 
-    monkeypatch.setattr(training, "_line", stop)
+    monkeypatch.setattr(fitting, "_line", stop)
     with pytest.raises(Interrupt):
         training.train(clips, split, config, tmp_path / "broken")
-    monkeypatch.setattr(training, "_line", line)
-    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["checkpoint.npz"]
+    monkeypatch.setattr(fitting, "_line", line)
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["checkpoint-cnn_lstm.npz"]
     with pytest.raises(DatasetError, match="--resume"):
         training.train(clips, split, config, tmp_path / "broken")
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "checkpoint.npz").write_bytes(b"PK")
+    (tmp_path / "damaged" / "checkpoint-cnn_lstm.npz").write_bytes(b"PK")
     with pytest.raises(DatasetError, match="delete it to start over"):
         training.train(clips, split, config, tmp_path / "damaged", resume=True)
     with pytest.raises(DatasetError, match="other settings"):

@@ -23,9 +23,8 @@ SIDE_NAMES = {
     "valid": "validation",
     "test": "test",
     "stand_in": "stand-in's validation",  # of a model made alike that didn't train on them, as this one did
-    "folds": "held-out",
 }
-JUDGED = ("test", "valid", "stand_in", "folds")
+JUDGED = ("test", "valid", "stand_in")
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 

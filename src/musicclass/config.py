@@ -80,11 +80,14 @@ class FeatureConfig:
         return {name: getattr(self, name) for name in names}
 
 
+NETWORKS = ("cnn_lstm+statistics", "cnn_lstm", "statistics", "student")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. One entry of `filters`, `time_pool` and `band_pool` for each convolution block."""
 
-    network: str = "cnn_lstm"  # or "student": the network this project grew from
+    network: str = "cnn_lstm+statistics"  # or one of them, or "student", which this project grew from
     unmix_bands: int = 64  # bands that the first layer turns the MFCCs back into; 0: none
     stem: tuple[int, ...] = (9, 8)  # frames and bands a filter of the first block spans, in steps of its pool
     filters: tuple[int, ...] = (32, 64, 64, 96)
@@ -96,22 +99,28 @@ class ModelConfig:
     bidirectional: bool = True
     summary: str = "attention"  # of the LSTM's steps: "last", "mean" or "attention"
     dropout: float = 0.3
-    members: int = 1  # networks side by side, whose logits are averaged
+    statistics_units: int = 256  # of the hidden layer of the network that hears the statistics of the MFCCs
+    statistics_dropout: float = 0.5
+    members: int = 1  # networks of each kind side by side, whose logits are averaged
 
     def __post_init__(self) -> None:
-        _check(self.network in ("cnn_lstm", "student"), 'model.network must be "cnn_lstm" or "student"')
+        _check(self.network in NETWORKS, f"model.network must be one of {', '.join(NETWORKS)}")
         _check(
             len(self.filters) == len(self.time_pool) == len(self.band_pool) > 0,
             "model.filters, .time_pool and .band_pool need one entry for each block",
         )
         _check(
-            min(*self.filters, *self.time_pool, *self.band_pool, self.lstm_units, self.lstm_layers, self.members) > 0,
+            min(*self.filters, *self.time_pool, *self.band_pool) > 0
+            and min(self.lstm_units, self.lstm_layers, self.statistics_units, self.members) > 0,
             "model sizes must be positive",
         )
         _check(len(self.stem) == 2 and min(self.stem) > 0, "model.stem needs two positive sizes: frames, bands")
         _check(self.unmix_bands >= 0, "model.unmix_bands must not be negative")
         _check(self.summary in ("last", "mean", "attention"), 'model.summary must be "last", "mean" or "attention"')
-        _check(0 <= self.dropout < 1, "model.dropout must be in [0, 1)")
+        _check(
+            0 <= self.dropout < 1 and 0 <= self.statistics_dropout < 1,
+            "model.dropout and .statistics_dropout must be in [0, 1)",
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,7 @@ class TrainConfig:
 
     seed: int = 42
     epochs: int = 60
+    pretraining: int = 0  # epochs before these, without labels: which windows belong to one track?
     batch_size: int = 32
     windows_per_track: int = 3  # drawn anew in each epoch
     learning_rate: float = 2e-3  # at its peak; falls as a half cosine
@@ -143,6 +153,7 @@ class TrainConfig:
             min(self.epochs, self.batch_size, self.windows_per_track) > 0,
             "training.epochs, .batch_size and .windows_per_track must be positive",
         )
+        _check(self.pretraining >= 0, "training.pretraining must not be negative")
         _check(0 <= self.seed < 2**32, "training.seed must be between 0 and 4294967295")
         _check(self.learning_rate > 0, "training.learning_rate must be positive")
         _check(0 <= self.label_smoothing < 1, "training.label_smoothing must be in [0, 1)")

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from musicclass.classifier import track_windows
-from musicclass.confidence import softmax
 from musicclass.config import Config, FeatureConfig
 from musicclass.datasets import Dataset
 from musicclass.features import Array, mfcc
 from musicclass.printing import progress
 from musicclass.training import augment
+from musicclass.training.metrics import Ints
 
 
 def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> dict[str, Array]:
@@ -24,41 +24,55 @@ def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> 
     return {track.id: frames for track, frames in dataset.usable(progress(tracks, "Features"), config)}
 
 
-class TrainingWindows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
-    """Batches of randomly cut and altered windows as MFCCs (batch, frames, n_mfcc), with one-hot targets.
+class Windows(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """Batches of randomly cut windows. Batch i of epoch e is the same in every run with the same seed, so a run can
+    be taken up again."""
 
-    Batch i of epoch e is the same in every run with the same seed, so a run can be taken up again. With a
-    `teacher`, MFCC -> logits, its probabilities for these very windows are the targets (distillation, Hinton et
-    al. 2015; the same windows for both: Beyer et al. 2022).
-    """
-
-    def __init__(
-        self,
-        frames: Sequence[Array],
-        labels: Sequence[int],
-        n_genres: int,
-        config: Config,
-        teacher: Callable[[Array], Array] | None = None,
-    ):
+    def __init__(self, frames: Sequence[Array], config: Config):
         super().__init__()
-        self.frames, self.labels, self.n_genres, self.config = frames, np.asarray(labels), n_genres, config
-        self.teacher, self.epoch = teacher, 0
+        self.frames, self.config, self.epoch = frames, config, 0
 
     def __len__(self) -> int:
         return math.ceil(len(self.frames) * self.config.training.windows_per_track / self.config.training.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[Array, Array]:
-        features, settings = self.config.features, self.config.training
+    def _chosen(self, index: int) -> tuple[Ints, augment.Rng]:
+        """The tracks of a batch, and what its alterations are drawn by."""
+        settings = self.config.training
         order = np.random.default_rng([settings.seed, self.epoch])
         rounds = [order.permutation(len(self.frames)) for _ in range(settings.windows_per_track)]
         chosen = np.concatenate(rounds)[index * settings.batch_size : (index + 1) * settings.batch_size]
-        rng = np.random.default_rng([settings.seed, self.epoch, index])
-        windows = np.stack([augment.cut(self.frames[i], features, settings, rng) for i in chosen])
-        targets = np.eye(self.n_genres, dtype=np.float32)[self.labels[chosen]]
-        windows, targets = augment.mixup(windows, targets, settings.mixup, rng)
-        windows = augment.mask(augment.colour(windows, settings, rng), settings, rng)
-        mfccs = mfcc(windows, features.n_mfcc)
-        return mfccs, softmax(self.teacher(mfccs)).astype(np.float32) if self.teacher else targets
+        return chosen, np.random.default_rng([settings.seed, self.epoch, index])
+
+    def _cut(self, chosen: Ints, rng: augment.Rng) -> Array:
+        return np.stack([augment.cut(self.frames[i], self.config.features, self.config.training, rng) for i in chosen])
+
+    def _mfccs(self, windows: Array, rng: augment.Rng) -> Array:
+        settings = self.config.training
+        altered = augment.mask(augment.colour(windows, settings, rng), settings, rng)
+        return mfcc(altered, self.config.features.n_mfcc)
+
+
+class TrainingWindows(Windows):
+    """Altered windows as MFCCs (batch, frames, n_mfcc), with one-hot targets (batch, n_genres)."""
+
+    def __init__(self, frames: Sequence[Array], labels: Sequence[int], n_genres: int, config: Config):
+        super().__init__(frames, config)
+        self.targets = np.eye(n_genres, dtype=np.float32)[np.asarray(labels)]
+
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        chosen, rng = self._chosen(index)
+        mixup = self.config.training.mixup
+        windows, targets = augment.mixup(self._cut(chosen, rng), self.targets[chosen], mixup, rng)
+        return self._mfccs(windows, rng), targets
+
+
+class PairedWindows(Windows):
+    """Two altered windows of each track as MFCCs (2 * batch, frames, n_mfcc), with the tracks' numbers (2 * batch,)."""
+
+    def __getitem__(self, index: int) -> tuple[Array, Ints]:
+        chosen, rng = self._chosen(index)
+        twice = np.concatenate([chosen, chosen])
+        return self._mfccs(self._cut(twice, rng), rng), twice
 
 
 class TrackWindows:

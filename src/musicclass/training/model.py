@@ -17,16 +17,21 @@ from musicclass.features import Array
 def build_model(config: ModelConfig, n_mfcc: int, n_genres: int) -> keras.Model:
     """The network that `config` describes, untrained; it takes windows of any number of frames."""
     mfccs = keras.Input((None, n_mfcc), name="mfcc")
-    if config.members > 1:
-        members = [build_model(replace(config, members=1), n_mfcc, n_genres) for _ in range(config.members)]
+    kinds = [kind for kind in config.network.split("+") for _ in range(config.members)]
+    if len(kinds) > 1:
+        members = [build_model(replace(config, network=kind, members=1), n_mfcc, n_genres) for kind in kinds]
         return keras.Model(mfccs, layers.Average()([member(mfccs) for member in members]))
-    x = _student(mfccs, config) if config.network == "student" else _cnn_lstm(mfccs, config)
-    return keras.Model(mfccs, layers.Dense(n_genres)(x))
+    build = {"cnn_lstm": _cnn_lstm, "statistics": _statistics, "student": _student}[config.network]
+    return keras.Model(mfccs, layers.Dense(n_genres)(build(mfccs, config)))
 
 
 def ensemble(config: ModelConfig, n_mfcc: int, n_genres: int, weights: Sequence[Sequence[Array]]) -> keras.Model:
-    """One network out of several trained ones, by their `get_weights()`; its logits are the mean of theirs."""
-    model = build_model(replace(config, members=len(weights)), n_mfcc, n_genres)
+    """One network out of several trained ones, by their `get_weights()`; its logits are the mean of theirs.
+
+    Where `config` names two kinds, as many of the first come before as many of the second.
+    """
+    of_each = len(weights) // len(config.network.split("+"))
+    model = build_model(replace(config, members=of_each), n_mfcc, n_genres)
     members = [layer for layer in model.layers if isinstance(layer, keras.Model)] or [model]
     for member, values in zip(members, weights, strict=True):
         member.set_weights(values)
@@ -79,6 +84,62 @@ def _summary(steps: Any, how: str) -> Any:
         weights = layers.Softmax(axis=1)(layers.Dense(1)(layers.Dense(32, activation="tanh")(steps)))
         return layers.Flatten()(layers.Dot(axes=1)([weights, steps]))
     return steps
+
+
+def _statistics(mfccs: Any, config: ModelConfig) -> Any:
+    """A hidden layer on the statistics of the window, as texture models have it (McDermott and Simoncelli 2011)."""
+    x = layers.BatchNormalization(momentum=0.9, center=False, scale=False)(Statistics()(mfccs))
+    x = layers.Dropout(config.statistics_dropout)(keras.ops.clip(x, -5, 5))  # silence and tones lie far out
+    x = layers.Dense(config.statistics_units, activation="relu")(x)
+    return layers.Dropout(config.statistics_dropout)(x)
+
+
+class Statistics(layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """What the MFCCs of a window (batch, frames, n_mfcc) are like, whatever their order: (batch, n).
+
+    Of the first COEFFICIENTS: mean, log deviation, skewness, log kurtosis, log mean distance from the mean, and log
+    deviation of what changes in LAGS frames. Of the first CORRELATED, how far they go together; of the first CROSSED,
+    how far they do CROSS_LAGS later.
+    """
+
+    COEFFICIENTS, CORRELATED, CROSSED = 40, 20, 12
+    LAGS = (1, 2, 4, 8, 16, 32)  # frames: 41 ms to 1.3 s
+    CROSS_LAGS = (2, 8, 32)
+
+    def call(self, mfccs: Any) -> Any:
+        ops, n = keras.ops, min(self.COEFFICIENTS, mfccs.shape[-1])
+        x = mfccs[:, :, :n]
+        mean = ops.mean(x, axis=1, keepdims=True)
+        deviation = ops.std(x, axis=1, keepdims=True) + 1e-3
+        x = (x - mean) / deviation
+        squares = x * x
+        spread = ops.log(deviation[:, 0])
+        found = [mean[:, 0], spread, ops.mean(squares * x, axis=1)]
+        found += [ops.log(ops.mean(values, axis=1) + 1e-3) for values in (squares * squares, ops.abs(x))]
+        places = np.arange(n)
+        rows, columns = np.triu_indices(min(self.CORRELATED, n), 1)
+        found.append(_cells(_alike(x, 0), rows, columns))
+        crossed = np.indices((min(self.CROSSED, n),) * 2).reshape(2, -1)
+        for lag in self.LAGS:
+            alike = _alike(x, lag)
+            found.append(spread + ops.log(1.001 - _cells(alike, places, places)) / 2)
+            if lag in self.CROSS_LAGS:
+                found.append(_cells(alike, *crossed))
+        return ops.concatenate(found, axis=1)
+
+
+def _alike(x: Any, lag: int) -> Any:
+    """Correlations (batch, n, n) of standardized x (batch, frames, n) with itself, `lag` frames later."""
+    later = keras.ops.pad(x, ((0, 0), (0, lag), (0, 0)))[:, lag:]  # zeros, so that a window may be shorter than the lag
+    products = keras.ops.matmul(keras.ops.transpose(x, (0, 2, 1)), later)
+    return products / keras.ops.cast(keras.ops.shape(x)[1], x.dtype)
+
+
+def _cells(matrices: Any, rows: Any, columns: Any) -> Any:
+    """Chosen cells (batch, n_cells) of matrices (batch, n, n)."""
+    n = int(matrices.shape[-1])
+    flat = keras.ops.reshape(matrices, (-1, n * n))
+    return keras.ops.take(flat, np.asarray(rows * n + columns, np.int32), axis=1)
 
 
 def _student(mfccs: Any, config: ModelConfig) -> Any:

@@ -4,7 +4,6 @@ import {$, card, colour, judged, make, percent} from "./common.js";
 const NAMES = {
   test: "on test tracks", valid: "on validation tracks", train: "on training tracks, which it has heard",
   stand_in: "a stand-in that was trained without them, on validation tracks",
-  folds: "each of its networks, on tracks that it had not heard",
 };
 const share = value => `${(100 * value).toFixed(1)}%`;
 const span = ([low, high], tell = share) => `${tell(low)} to ${tell(high)}`;
@@ -123,7 +122,7 @@ function showMade(found) {
     Genres: found.genres.join(", "),
     "Data set": `${name} (${heard}), split: ${found.data.split_name}`,
     Hears: `${features.n_mfcc} MFCCs of ${features.window_seconds} s windows, ${features.sample_rate} Hz, hop length ${features.hop_length}`,
-    Network: `${model.network}, ${found.parameters.toLocaleString("en")} parameters${model.members > 1 ? `, ${model.members} networks in one` : ""}`,
+    Network: `${model.network}, ${found.parameters.toLocaleString("en")} parameters${model.members > 1 ? `, ${model.members} of each kind` : ""}`,
     "SHA-256": found.sha256,
   };
   $("made").replaceChildren(...Object.entries(facts).flatMap(([key, text]) => [make("dt", {text: key}), make("dd", {text})]));
