@@ -7,12 +7,14 @@ import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import soundfile
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.conftest import RATE, make_music, make_noise
 
@@ -43,9 +45,17 @@ def browsing() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def opened(
-    browser: Browser, url: str, scheme: str = "light", size: str = "wide", token: str | None = None
+    browser: Browser,
+    url: str,
+    scheme: str = "light",
+    size: str = "wide",
+    token: str | None = None,
+    answers: dict[str, Any] | None = None,
 ) -> Iterator[Page]:
-    """A page in a window of its own; fails at the end for errors in it, and for requests to anyone else."""
+    """A page in a window of its own; fails at the end for errors in it, and for requests to anyone else.
+
+    `answers`: addresses (patterns), and the JSON that is answered there in place of the server.
+    """
     width, height = SIZES[size]
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -65,12 +75,18 @@ def opened(
             wrong.append(f"asks someone else: {address}")
 
     page.on("request", lambda request: look(request.url))
+    for address, answer in (answers or {}).items():
+        page.route(address, partial(_fulfil, answer))
     try:
         page.goto(url)
         yield page
         assert not wrong, "\n".join(wrong)
     finally:
         context.close()
+
+
+def _fulfil(answer: Any, route: Route) -> None:
+    route.fulfill(json=answer)
 
 
 def add(page: Page, *files: Path) -> None:

@@ -408,9 +408,8 @@ def test_the_model_in_figures(browser: Browser, server: httpx.Client) -> None:
         expect(page.locator("#bins tbody tr")).to_have_count(15)
         expect(page.locator("#numbers")).to_contain_text(f"{100 * card['metrics']['stand_in']['accuracy']:.1f}%")
     judged = {"stand_in": card["metrics"]["stand_in"], "test": card["metrics"]["stand_in"] | {"accuracy": 0.123}}
-    with opened(browser, "about:blank") as page:
-        page.route("**/v1/model", lambda route: route.fulfill(json=card | {"metrics": judged}))
-        page.goto(f"{server.base_url}/model")
+    answers = {"**/v1/model": card | {"metrics": judged}}
+    with opened(browser, f"{server.base_url}/model", answers=answers) as page:
         expect(page.locator("#numbers")).to_contain_text("12.3%")
         page.get_by_label("Judged").select_option("stand_in")
         expect(page.locator("#numbers")).to_contain_text(f"{100 * card['metrics']['stand_in']['accuracy']:.1f}%")

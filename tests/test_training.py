@@ -19,7 +19,7 @@ from musicclass.confidence import Familiarity, softmax
 from musicclass.config import PRESETS, ModelConfig, load_config
 from musicclass.datasets import folder
 from musicclass.datasets.splits import Split, make_split
-from musicclass.errors import BundleError, DatasetError, LeakError
+from musicclass.errors import BundleError, ConfigError, DatasetError, LeakError
 from musicclass.features import log_mel, mfcc
 from musicclass.training import export
 from musicclass.training import fit as fitting
@@ -235,6 +235,13 @@ def test_pretraining_brings_windows_of_a_track_together(clips, tmp_path):
     assert len(losses) == 20 and np.mean([row["loss"] for row in losses[-5:]]) < 0.9 * losses[0]["loss"]
     for ours, again in zip(weights, pretrain(frames, ids, config, tmp_path / "pretraining.npz"), strict=True):
         np.testing.assert_array_equal(ours, again)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(clips, tmp_path):
+    config = load_config(None, (*SMALL, "training.learning_rate=1e38"))
+    with pytest.raises(ConfigError, match=r"cnn_lstm: the loss is no number .* epoch \d; try a training.learning_rate"):
+        training.train(clips, make_split(clips), config, tmp_path)
+    assert not (tmp_path / "card.json").exists()
 
 
 def test_training_goes_on_from_the_pretraining(clips, tmp_path, monkeypatch):

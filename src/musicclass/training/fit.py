@@ -14,7 +14,7 @@ import numpy as np
 
 from musicclass.confidence import softmax
 from musicclass.config import Config, TrainConfig, to_dict
-from musicclass.errors import DatasetError
+from musicclass.errors import ConfigError, DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
 from musicclass.printing import progress_bar
@@ -71,6 +71,7 @@ def fit(
 
     Goes on from `checkpoint` where that exists; it is replaced after each epoch. `valid_ids` only show how
     it goes, and may be empty: the weights of the last epoch are returned, whatever these say, with the history.
+    Raises ConfigError when the loss is no number any more.
     `start`: what `pretrain` returned, for a network that shall not begin at random.
     """
     settings = config.training
@@ -92,7 +93,8 @@ def pretrain(frames: Sequence[Array], ids: list[str], config: Config, checkpoint
     """Weights of all but the last layer, learnt from tracks alone, in `config.training.pretraining` epochs.
 
     Two windows of a track, each altered in its own way, shall be more alike than windows of two tracks: SimCLR (Chen et
-    al. 2020) with the tracks as labels (Khosla et al. 2020). Goes on from `checkpoint` where that exists.
+    al. 2020) with the tracks as labels (Khosla et al. 2020). Goes on from `checkpoint` where that exists. Raises
+    ConfigError when the loss is no number any more.
     """
     settings = replace(config.training, epochs=config.training.pretraining, batch_size=TRACKS_COMPARED)
     config = replace(config, training=settings)
@@ -110,7 +112,7 @@ def pretrain(frames: Sequence[Array], ids: list[str], config: Config, checkpoint
 def _contrast(tracks: Any, vectors: Any) -> Any:
     """For each vector (batch, n), how badly those of the same track are told from all others: (batch,)."""
     ops = keras.ops
-    vectors = ops.normalize(vectors)
+    vectors = vectors * ops.rsqrt(ops.sum(vectors * vectors, axis=1, keepdims=True) + 1e-12)  # one may be all zeros
     itself = ops.eye(ops.shape(vectors)[0], dtype=vectors.dtype)
     likeness = ops.log_softmax(ops.matmul(vectors, ops.transpose(vectors)) / TEMPERATURE - 1e9 * itself)
     tracks = ops.reshape(tracks, (-1, 1))
@@ -143,6 +145,11 @@ def _run(
             windows.epoch = progress.epoch
             done = model.fit(windows, shuffle=False, callbacks=[step], verbose=0).history
             progress.add({name: float(values[0]) for name, values in done.items()} | judge())
+            if not np.isfinite(progress.history[-1]["loss"]):
+                raise ConfigError(
+                    f"{what}: the loss is no number any more in epoch {progress.epoch}; "
+                    f"try a training.learning_rate below {settings.learning_rate:g}"
+                )
             _save(checkpoint, model, progress)
             bar.console.print(_line(progress, settings))
     return progress
