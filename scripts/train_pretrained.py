@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -94,16 +95,17 @@ def networks_of(config: Config, name: str, archive: Path, split: Split, count: i
     """For each kind of network, `count` of them, with seeds 1, 2, … and, where it has one, a common pretraining."""
     from musicclass.training.fit import parts
 
-    kinds = []
-    for part in parts(config):
+    kinds: dict[str, list[Member]] = defaultdict(list)
+    several = replace(config, model=replace(config.model, members=count))
+    for part in parts(with_seed(several, 1)):
         kind, training, start = part.model.network, part.training, None
         if training.pretraining:
-            start = Member(f"{name}-pretraining", archive, split, part, labelled=False)
+            first = with_seed(part, config.training.seed)
+            start = Member(f"{name}-pretraining", archive, split, first, labelled=False)
         elif kind == "statistics":
             part = replace(part, training=replace(training, epochs=LONGER * training.epochs))
-        seeds = range(1, count + 1)
-        kinds.append([Member(f"{name}-{kind}-{i}", archive, split, with_seed(part, i), start) for i in seeds])
-    return kinds
+        kinds[kind].append(Member(f"{name}-{kind}-{training.seed}", archive, split, part, start))
+    return list(kinds.values())
 
 
 def prepare() -> None:

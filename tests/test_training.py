@@ -260,6 +260,16 @@ def test_training_goes_on_from_the_pretraining(clips, tmp_path, monkeypatch):
     assert not list((tmp_path / "run").glob("*.npz"))
 
 
+def test_several_networks_of_a_kind_are_trained_by_a_setting(clips, tmp_path):
+    settings = (*SMALL, "training.pretraining=1", "training.epochs=1", "model.members=2")
+    made = training.train(clips, make_split(clips), load_config(None, settings), tmp_path)
+    assert made.card["parameters"] == 2 * (2_927 + 218_006) and made.card["config"]["model"]["members"] == 2
+    assert Classifier(made).predict_waveform(make_tone(300), RATE).best_guess in clips.genres
+    cnn, other, *statistics = parts(load_config(None, settings))
+    assert (cnn.training.seed, other.training.seed, len(statistics)) == (42, 43, 2)
+    assert replace(other, training=cnn.training) == cnn and cnn.model.members == 1
+
+
 def test_batches_are_the_same_again_and_differ_by_epoch(clips):
     config = load_config(None, SMALL)
     frames = [clips.log_mel(track, config.features) for track in clips.tracks]
@@ -359,11 +369,11 @@ def test_an_interrupted_run_goes_on_as_if_it_never_stopped(clips, tmp_path, monk
     with pytest.raises(Interrupt):
         training.train(clips, split, config, tmp_path / "broken")
     monkeypatch.setattr(fitting, "_line", line)
-    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["checkpoint-cnn_lstm.npz"]
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["checkpoint-cnn_lstm-1.npz"]
     with pytest.raises(DatasetError, match="--resume"):
         training.train(clips, split, config, tmp_path / "broken")
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "checkpoint-cnn_lstm.npz").write_bytes(b"PK")
+    (tmp_path / "damaged" / "checkpoint-cnn_lstm-1.npz").write_bytes(b"PK")
     with pytest.raises(DatasetError, match="delete it to start over"):
         training.train(clips, split, config, tmp_path / "damaged", resume=True)
     with pytest.raises(DatasetError, match="other settings"):

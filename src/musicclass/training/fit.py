@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from musicclass.confidence import softmax
-from musicclass.config import Config, TrainConfig, to_dict
+from musicclass.config import Config, TrainConfig, to_dict, with_seed
 from musicclass.errors import ConfigError, DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
@@ -27,16 +27,18 @@ TEMPERATURE = 0.2  # of their likeness
 
 
 def parts(config: Config) -> list[Config]:
-    """A configuration for each kind of network that `config` names, as they are trained one by one.
+    """A configuration for each network in the one that `config` describes, as they are trained one by one.
 
-    For the statistics of windows nothing is hidden, as that changes them all, and nothing learnt beforehand.
+    Networks of a kind differ by their seeds alone. For the statistics of windows nothing is hidden, as that changes
+    them all, and nothing learnt beforehand.
     """
     found = []
     for kind in config.model.network.split("+"):
         training = config.training
         if kind == "statistics":
             training = replace(training, time_mask=0.0, band_mask=0.0, pretraining=0)
-        found.append(replace(config, model=replace(config.model, network=kind), training=training))
+        one = replace(config, model=replace(config.model, network=kind, members=1), training=training)
+        found += [with_seed(one, training.seed + i) for i in range(config.model.members)]
     return found
 
 

@@ -15,7 +15,7 @@ from musicclass import plots
 from musicclass.bundle import CARD, SIDE_NAMES, Bundle, judged_side, save_bundle
 from musicclass.classifier import Classifier
 from musicclass.confidence import Confidence
-from musicclass.config import Config, to_dict
+from musicclass.config import Config, to_dict, with_seed
 from musicclass.datasets import Dataset
 from musicclass.datasets.splits import Split
 from musicclass.errors import DatasetError
@@ -46,9 +46,11 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
     labels = {track.id: genres.index(track.genre) for track in dataset.tracks}
     fitted = []
     for part in parts(config):
-        checkpoint, start = out / f"checkpoint-{part.model.network}.npz", None
-        if part.training.pretraining and not checkpoint.exists():
-            start = pretrain([frames[i] for i in train_ids], train_ids, part, out / "checkpoint-pretraining.npz")
+        number = part.training.seed - config.training.seed + 1
+        checkpoint, start = out / f"checkpoint-{part.model.network}-{number}.npz", None
+        if part.training.pretraining and not checkpoint.exists():  # one for all networks of the kind
+            first = with_seed(part, config.training.seed)
+            start = pretrain([frames[i] for i in train_ids], train_ids, first, out / "checkpoint-pretraining.npz")
         fitted.append(fit(frames, labels, train_ids, valid_ids, genres, part, checkpoint, start))
     model = ensemble(config.model, config.features.n_mfcc, len(genres), [one.get_weights() for one, _ in fitted])
     history = fitted[0][1].history
