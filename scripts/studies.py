@@ -7,8 +7,9 @@ leaks      One configuration on three splits of the same ten-second (student: th
            there, so its test side has fewer of metal and jazz.
 left-out   For each genre, networks that are trained without it, on the training tracks of the filtered split. Is their
            confidence in tracks of that genre lower than in validation tracks of the others? (AUROC)
-folds      The networks of each kind, and both together, in five folds by artist of the filtered split's training and
-           validation tracks: three times as many to judge a change by as there are validation tracks.
+folds      The networks of each kind (model.members of them), and both kinds together, in five folds by artist of the
+           filtered split's training and validation tracks: three times as many to judge a change by as there are
+           validation tracks. Each fold is calibrated by the others.
 
 OUT keeps every network's checkpoint, and the results as JSON and as a picture: the same command goes on where it was
 broken off. Settings can be changed, such as --set training.epochs=30; for leaks, not those of the archive's features.
@@ -31,14 +32,14 @@ import scipy.stats
 from matplotlib.figure import Figure
 
 from musicclass import plots
-from musicclass.confidence import Confidence, softmax
+from musicclass.confidence import Confidence, Familiarity, fit_temperature, softmax
 from musicclass.config import PRESETS, Config, FeatureConfig, load_config
 from musicclass.datasets import Dataset, Track, archive, open_dataset
 from musicclass.datasets.splits import Split, artist_folds, make_split
 from musicclass.features import Array
 from musicclass.files import write_text
 from musicclass.training.metrics import bootstrap
-from train_pretrained import Member, fit_all, mean_logits, networks_of, prepare, trained
+from train_pretrained import Member, fit_all, mean_logits, networks_of, prepare, told, trained
 
 if TYPE_CHECKING:
     from musicclass.training.data import TrackWindows
@@ -254,31 +255,45 @@ def draw_left_out(report: dict[str, dict[str, Any]]) -> Figure:
 
 
 def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
-    """Accuracy, log loss and accuracy on the surest 60%, of each kind of network and of all together."""
-    from musicclass.training.data import TrackWindows, load_frames
-    from musicclass.training.evaluate import as_row, score
+    """All metrics of each kind of network and of all together, each fold calibrated by the others."""
+    from musicclass.training.data import TrackWindows, familiar_windows, load_frames
+    from musicclass.training.evaluate import score
 
     config, split = load_config(None, settings), make_split(dataset, "filtered")
     genre_of = {track.id: track.genre for track in dataset.tracks}
     both = {*split.train, *split.valid}
     splits = artist_folds([track for track in dataset.tracks if track.id in both], FOLDS)
-    members = [one_of_each(config, f"fold-{i}", path, fold) for i, fold in enumerate(splits, 1)]
-    fit_all([member for kinds in members for member in kinds], out, jobs)
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    several = config.model.members
+    members = [networks_of(config, f"fold-{i}", path, fold, several) for i, fold in enumerate(splits, 1)]
+    fit_all([member for kinds in members for kind in kinds for member in kind], out, jobs)
+    truth = [np.array([dataset.genres.index(genre_of[i]) for i in fold.valid]) for fold in splits]
+    heard, familiarity = [], []
+    answers: dict[str, list[list[Array]]] = defaultdict(list)  # networks -> fold by fold, its tracks' logits
     for fold, kinds in zip(splits, members, strict=True):
         frames = load_frames(dataset, (*fold.train, *fold.valid), config.features)
         windows = TrackWindows([frames[i] for i in fold.valid], config.features)
-        for chosen in [[member] for member in kinds] + [kinds] * (len(kinds) > 1):
-            for name, logits in zip(fold.valid, logits_of(chosen, dataset, out, windows), strict=True):
-                shares = softmax(logits).mean(axis=0)
-                best = dataset.genres[int(shares.argmax())]
-                networks = "+".join(member.config.model.network for member in chosen)
-                rows[networks].append(as_row(name, genre_of[name], best, float(shares.max()), shares))
-    report = {name: score(found, dataset.genres) for name, found in rows.items()}
+        heard.append(windows.tracks)
+        learnt = familiar_windows([frames[i] for i in fold.train], config.features)
+        familiarity.append(Familiarity.fit(learnt, windows.tracks))
+        by_kind = {kind[0].config.model.network: logits_of(kind, dataset, out, windows) for kind in kinds}
+        for networks, logits in (by_kind | {config.model.network: mean_logits(list(by_kind.values()))}).items():
+            answers[networks].append(logits)
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for networks, by_fold in answers.items():
+        for i, fold in enumerate(splits):
+            others = [k for k in range(FOLDS) if k != i]
+            logits = [x for k in others for x in by_fold[k]]
+            confidence = Confidence(fit_temperature(logits, np.concatenate([truth[k] for k in others])))
+            confidence = replace(confidence, familiarity=familiarity[i])
+            rows[networks] += told(confidence, fold.valid, heard[i], by_fold[i], dataset.genres, genre_of)
+    report = {networks: score(found, dataset.genres) for networks, found in rows.items()}
     write_text(out / "folds.json", json.dumps({"metrics": report, "predictions": rows}, indent=1) + "\n")
-    for name, found in report.items():
-        shares = ("{:.1%} [{:.1%}, {:.1%}]".format(found[x], *found[f"{x}_95"]) for x in ("accuracy", "surest_60"))
-        print(f"{name:20} {found['tracks']} tracks  log loss {found['log_loss']:.3f}  accuracy, surest 60%:", *shares)
+    for networks, found in report.items():
+        print(f"{networks} ({several} of each): {found['tracks']} tracks, log loss {found['log_loss']:.3f}")
+        for name in ("accuracy", "macro_f1", "surest_60"):
+            print(f"  {name:18}", "{:.1%} [{:.1%}, {:.1%}]".format(found[name], *found[f"{name}_95"]))
+        error = "{:.3f} [{:.3f}, {:.3f}]".format(found["calibration_error"], *found["calibration_error_95"])
+        print(f"  calibration_error  {error}; of a perfect model {found['calibration_noise']:.3f}")
 
 
 STUDIES = {"leaks": leaks, "left-out": left_out, "folds": folds}
