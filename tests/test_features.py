@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import librosa
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musicclass.config import FeatureConfig
-from musicclass.features import log_mel, log_mel_of_blocks, mel_filterbank, mfcc, scale_window, window_starts
+from musicclass.features import log_mel, log_mel_of_blocks, mel_filterbank, mfcc, product, scale_window, window_starts
 from tests.conftest import RATE, make_music, make_noise, make_tone
 
 DEFAULT = FeatureConfig()
@@ -132,3 +135,34 @@ def test_golden_values():
     coefficients = mfcc(scale_window(frames, 0, DEFAULT), DEFAULT.n_mfcc)
     np.testing.assert_allclose(frames[::50, ::16], golden["log_mel"], atol=2e-2)
     np.testing.assert_allclose(coefficients[::50, ::8], golden["mfcc"], atol=2e-3)
+
+
+BITS = """
+import hashlib, numpy as np
+from musicclass.features import mfcc
+from musicclass.halving import Halver
+rng = np.random.default_rng(0)
+windows = 80 * rng.random((5, 241, 112), dtype=np.float32)
+sound = rng.standard_normal((529_200, 2), dtype=np.float32)
+for made in (mfcc(windows[0], 64), mfcc(windows, 64), Halver(2).convert(sound)):
+    print(hashlib.sha256(made.tobytes()).hexdigest())
+"""
+
+
+def test_no_bit_depends_on_the_number_of_threads():
+    """The kernel for Haswell adds up otherwise where threads divide a product."""
+
+    def bits(threads: int) -> str:
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads), "OPENBLAS_CORETYPE": "Haswell"}
+        return subprocess.run(
+            [sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert bits(1) == bits(2) == bits(7)
+
+
+@pytest.mark.parametrize("n", [0, 1, 35, 36, 37, 72, 500])
+def test_a_product_in_pieces_is_a_product(n):
+    rng = np.random.default_rng(n)
+    rows, matrix = (rng.standard_normal(shape).astype(np.float32) for shape in ((n, 112), (112, 64)))
+    np.testing.assert_allclose(product(rows, matrix), np.float64(rows) @ np.float64(matrix), atol=1e-4)

@@ -229,6 +229,16 @@ def test_a_journal_that_is_none(folder, tmp_path):
 # Isolation
 
 
+def test_a_pool_that_was_idle_is_no_more_patient(tmp_path):
+    with Pool(hostile.make_task, 1, 1, 1e9) as pool:
+        [(_, fine)] = pool.map([str(tmp_path / "fine.mp3")])
+        assert fine["genre"] == "jazz"
+        time.sleep(4)
+        begun = time.monotonic()
+        [(_, hanging)] = pool.map([str(tmp_path / "hang.mp3")])
+        assert hanging.status == "timed out" and time.monotonic() - begun < 3
+
+
 def test_what_befalls_a_worker_befalls_no_other_file(folder, tmp_path):
     for name in ("crash", "crash2", "exit", "hang", "raise", "swell"):
         (folder / f"{name}.mp3").touch()

@@ -21,6 +21,7 @@ Array = npt.NDArray[np.float32]
 
 POWER_FLOOR = 1e-10  # power below this counts as this: -100 dB
 FRAMES_AT_ONCE = 64  # fits the cache; a constant, so that a frame never depends on how audio was cut
+ONE_THREAD = 2**18  # multiplications in a product that OpenBLAS leaves to one thread
 
 
 def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -161,8 +162,23 @@ def scale_window(frames: Array, start: int, config: FeatureConfig, length: int |
 
 def mfcc(scaled: Array, n_mfcc: int) -> Array:
     """The first `n_mfcc` coefficients of the orthonormal DCT-II over the bands: (..., n_bands) -> (..., n_mfcc)."""
-    coefficients: Array = scaled @ _dct_matrix(scaled.shape[-1], n_mfcc)
-    return coefficients
+    rows = scaled.reshape(-1, scaled.shape[-1])
+    return product(rows, _dct_matrix(rows.shape[1], n_mfcc)).reshape(*scaled.shape[:-1], n_mfcc)
+
+
+def product(rows: Array, matrix: Array, out: Array | None = None) -> Array:
+    """`rows` (n, k) @ `matrix` (k, m), into `out` if given, to the same bits on any number of threads.
+
+    Whole, it would be divided among the threads, at other rows for each number of them, and BLAS adds up otherwise at
+    an edge. So it is done in pieces that are too small for that.
+    """
+    made = np.empty((len(rows), matrix.shape[1]), np.float32) if out is None else out
+    height = max(1, ONE_THREAD // matrix.size)
+    whole = len(rows) // height * height
+    pieces, places = (x[:whole].reshape(-1, height, x.shape[1]) for x in (rows, made))
+    np.matmul(pieces, matrix, out=places)
+    np.matmul(rows[whole:], matrix, out=made[whole:])
+    return made
 
 
 @functools.lru_cache(maxsize=8)

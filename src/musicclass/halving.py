@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import scipy.signal
 
-from musicclass.features import Array
+from musicclass.features import Array, product
 
 STRETCH = 32  # frames of the file in a row of the product; half as many samples come of it
 TAPS = 27
@@ -65,7 +65,7 @@ class Halver:
         made = np.empty((len(rows) + 1, STRETCH // 2), np.float32)
         made[0] = self._begun
         with np.errstate(invalid="ignore"):  # infinity comes out as NaN, and is told there
-            np.matmul(rows, own, out=made[1:])
-            made[:-1] += rows[:, : len(before)] @ before
+            product(rows, own, out=made[1:])
+            made[:-1] += product(rows[:, : len(before)], before)
         self._begun = made[-1].copy()
         return made[:-1].ravel()

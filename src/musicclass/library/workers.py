@@ -89,6 +89,7 @@ class Pool:
         """
         source = iter(items)
         waiting = next(source, None)
+        self._heard = time.monotonic()  # time without items is no time away
         while waiting is not None or any(worker.item is not None for worker in self._workers):
             busy = sum(worker.item is not None or not worker.ready for worker in self._workers)
             if waiting is not None and busy == len(self._workers) < self._size:
