@@ -283,8 +283,8 @@ def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[st
         for i, fold in enumerate(splits):
             others = [k for k in range(FOLDS) if k != i]
             logits = [x for k in others for x in by_fold[k]]
-            confidence = Confidence(fit_temperature(logits, np.concatenate([truth[k] for k in others])))
-            confidence = replace(confidence, familiarity=familiarity[i])
+            temperature = fit_temperature(logits, np.concatenate([truth[k] for k in others]))
+            confidence = Confidence(temperature, familiarity=familiarity[i])
             rows[networks] += told(confidence, fold.valid, heard[i], by_fold[i], dataset.genres, genre_of)
     report = {networks: score(found, dataset.genres) for networks, found in rows.items()}
     write_text(out / "folds.json", json.dumps({"metrics": report, "predictions": rows}, indent=1) + "\n")
