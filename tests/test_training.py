@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import scipy.fft
+import scipy.signal
 import scipy.stats
 import soundfile
 
@@ -28,7 +30,7 @@ from musicclass.training.data import PairedWindows, TrackWindows, TrainingWindow
 from musicclass.training.evaluate import predict_tracks, score, seen_in_training
 from musicclass.training.export import runner, to_int8, to_onnx
 from musicclass.training.fit import fit, parts, pretrain
-from musicclass.training.model import Statistics, build_model, ensemble, inverse_dct
+from musicclass.training.model import Rhythm, Statistics, build_model, ensemble, inverse_dct
 from tests.conftest import RATE, make_noise, make_tone
 
 CNN = ModelConfig(network="cnn_lstm")
@@ -126,6 +128,32 @@ def test_log_deviation_of_what_changes_is_told_apart_from_that_of_all():
     np.testing.assert_allclose(spread[0], spread[1], atol=0.01)
     true = [np.log(np.std(np.diff(x)) / np.sqrt(2)) for x in (slow, fast)]
     assert change[1] - change[0] > 2 and change[1] == pytest.approx(true[1], abs=0.02)
+
+
+def test_rhythm_against_scipy():
+    mfccs = 100 * np.random.default_rng(0).standard_normal((2, 240, 30)).astype(np.float32)
+    hann = scipy.signal.windows.hann(242)[1:-1]
+    for found, x in zip(keras.ops.convert_to_numpy(Rhythm()(mfccs)), mfccs.astype(float), strict=True):
+        bands = scipy.fft.idct(x[:, :16], norm="ortho")
+        rises = np.maximum(np.diff(bands, axis=0, append=bands[-1:]), 0)
+        expected = [np.log(rises.mean(axis=0)), np.log(rises.std(axis=0)), scipy.stats.skew(rises)]
+        moving = np.concatenate([rises, x[:, :20]], axis=1)
+        power = np.abs(np.fft.rfft((moving - moving.mean(axis=0)) * hann[:, None], axis=0)) ** 2 / np.sum(hann**2)
+        for low, high in [(3, 8), (8, 15), (15, 30), (30, 60), (60, 121)]:  # of 240
+            octave = power[low:high]
+            expected.append(np.log(octave.max(axis=0) / octave.mean(axis=0)))
+        np.testing.assert_allclose(found, np.concatenate(expected), atol=0.03)  # what keeps logs finite is in `found`
+
+
+def test_a_beat_stands_out_wherever_it_falls():
+    """Two beats a second against hits at random times: their octave tells them apart, and their phase doesn't count."""
+    hits = np.zeros((3, 240, 20), np.float32)
+    hits[0, 3::12] = hits[1, 7::12] = 30
+    hits[2, np.random.default_rng(0).permutation(240)[:20]] = 30
+    found = keras.ops.convert_to_numpy(Rhythm()(hits))
+    octave = found[:, 48 + 2 * 36 : 48 + 3 * 36]
+    assert (octave[0] > octave[2] + 0.5).all()
+    np.testing.assert_allclose(found[0], found[1], atol=0.1)
 
 
 @pytest.mark.parametrize("window", [np.zeros((1, 1)), np.zeros((50, 1)), np.full((240, 1), 1e4), np.full((3, 1), -70)])
