@@ -131,7 +131,7 @@ def test_the_time_line_shows_its_parts_and_a_click_goes_there(page: Page, songs:
     add(page, songs[0])
     answer = json.loads(exported(page, "JSON"))[0]
     genres = [segment["genre"] for segment in answer["segments"]]
-    assert set(genres) == {"blues", "classical"}  # a groove, then chords
+    assert genres[-1] == "classical" != genres[0]  # a groove, then chords
     before = [pixel(page, ".line", (i + 0.5) / len(genres)) for i in range(len(genres))]
     assert len({str(colour) for colour in before}) > 1
     strip = page.locator(".strip")
