@@ -7,12 +7,15 @@ import re
 import shutil
 
 import pytest
+import soundfile
 
 from musicclass.bundle import load_bundle
 from musicclass.cli import main
 from musicclass.errors import DatasetError
 from musicclass.training.compare import compare
 from musicclass.training.evaluate import mean_and_deviation
+from musicclass.training.fit import parts
+from tests.conftest import RATE, make_noise
 
 GENRES = ("a", "b")
 
@@ -71,6 +74,24 @@ def test_the_report_stands_alone(tmp_path, capsys, monkeypatch):
     assert f"{load_bundle().card['metrics']['stand_in']['accuracy']:.1%}" in text and "reggae" in text
     monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", "gtzan", "--report", str(tmp_path / "report.pdf")])
     assert main() == 2 and ".html" in capsys.readouterr().err
+
+
+def test_models_of_several_networks_share_no_seed(tmp_path, monkeypatch):
+    songs, out, seeds = tmp_path / "songs", tmp_path / "out", {}
+    for genre in GENRES:
+        (songs / genre).mkdir(parents=True)
+        for i in range(10):
+            soundfile.write(songs / genre / f"{i}.wav", make_noise(0.1, seed=i), RATE)
+
+    def train(dataset, split, config, folder, *rest):
+        seeds[folder.name] = [part.training.seed for part in parts(config) if part.model.network == "statistics"]
+        return load_bundle()
+
+    monkeypatch.setattr("musicclass.training.train.train", train)
+    options = ["--out", str(out), "--seeds", "3", "--set", "model.members=2"]
+    monkeypatch.setattr("sys.argv", ["musicclass", "train", str(songs), *options])
+    assert main() == 0
+    assert seeds == {"seed-1": [1, 2], "seed-3": [3, 4], "seed-5": [5, 6]}
 
 
 def test_seeds_side_by_side(tmp_path, capsys, monkeypatch):

@@ -51,7 +51,7 @@ def train(
     dataset: KindOption = "auto",
     artists: ArtistsOption = None,
     name: Annotated[str, typer.Option(help="The model's name; by default its folder's.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="So many models, with seeds 1, 2, …, in folders below OUT.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="So many models, each with other seeds, in folders below OUT.")] = 1,
 ) -> None:
     """Train a model on tracks whose genre is known, and evaluate it once on its test tracks."""
     from musicclass.config import load_config, with_seed
@@ -69,10 +69,11 @@ def train(
     from musicclass.training import train as training
 
     try:
-        for seed in range(1, seeds + 1):
+        for i in range(seeds):
             folder, config_of_run = out, chosen
             if seeds > 1:
-                folder, config_of_run = out / f"seed-{seed}", with_seed(chosen, seed)
+                first = 1 + i * chosen.model.members  # no two models shall share a network's seed
+                folder, config_of_run = out / f"seed-{first}", with_seed(chosen, first)
                 if (folder / "card.json").exists() and resume:
                     continue
             bundle = training.train(tracks, parts, config_of_run, folder, name, resume)
