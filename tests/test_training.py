@@ -67,8 +67,8 @@ def bundle(clips, tmp_path_factory):
 def test_parameters():
     assert build_model(PRESETS["student"].model, 23, 10).count_params() == 126_694
     small = load_config(None, SMALL)
-    assert [build_model(part.model, 20, 2).count_params() for part in parts(small)] == [2_927, 218_006]
-    assert build_model(small.model, 20, 2).count_params() == 2_927 + 218_006
+    assert [build_model(part.model, 20, 2).count_params() for part in parts(small)] == [2_927, 276_830]
+    assert build_model(small.model, 20, 2).count_params() == 2_927 + 276_830
 
 
 @pytest.mark.parametrize("summary", ["last", "mean", "attention"])
@@ -291,7 +291,7 @@ def test_training_goes_on_from_the_pretraining(clips, tmp_path, monkeypatch):
 def test_several_networks_of_a_kind_are_trained_by_a_setting(clips, tmp_path):
     settings = (*SMALL, "training.pretraining=1", "training.epochs=1", "model.members=2")
     made = training.train(clips, make_split(clips), load_config(None, settings), tmp_path)
-    assert made.card["parameters"] == 2 * (2_927 + 218_006) and made.card["config"]["model"]["members"] == 2
+    assert made.card["parameters"] == 2 * (2_927 + 276_830) and made.card["config"]["model"]["members"] == 2
     assert Classifier(made).predict_waveform(make_tone(300), RATE).best_guess in clips.genres
     cnn, other, *statistics = parts(load_config(None, settings))
     assert (cnn.training.seed, other.training.seed, len(statistics)) == (42, 43, 2)
