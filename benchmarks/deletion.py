@@ -14,6 +14,7 @@ from rich.progress import track
 
 from common import print_table
 from musicclass.classifier import Classifier
+from musicclass.confidence import softmax
 from musicclass.explain import cover
 from musicclass.training.metrics import bootstrap
 from musicclass.walk import files
@@ -31,7 +32,7 @@ def losses(name: str, classifier: Classifier, share: float, rng: np.random.Gener
         cells = np.zeros(why.weights.size, bool)
         cells[chosen] = True
         windows = cover(why.log_mel, cells.reshape(why.weights.shape), config)
-        return float(classifier.probabilities(windows).mean(axis=0)[index])
+        return float(softmax(np.log(classifier.probabilities(windows)).mean(axis=0))[index])  # by the mean of logits
 
     whole = why.prediction.probabilities[why.genre]
     named = left(np.argsort(-why.weights, axis=None)[:count])

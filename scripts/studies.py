@@ -32,7 +32,7 @@ import scipy.stats
 from matplotlib.figure import Figure
 
 from musicclass import plots
-from musicclass.confidence import Confidence, Familiarity, fit_temperature, softmax
+from musicclass.confidence import Confidence, Familiarity, fit_temperature
 from musicclass.config import PRESETS, Config, FeatureConfig, load_config
 from musicclass.datasets import Dataset, Track, archive, open_dataset
 from musicclass.datasets.splits import Split, artist_folds, make_split
@@ -128,7 +128,7 @@ def judge_segments(members: list[Member], out: Path, by_artist: bool) -> dict[st
     logits = logits_of(members, dataset, out, TrackWindows([frames[i] for i in ids], features))
     right = defaultdict(list)  # by what is resampled together
     for name, rows in zip(ids, logits, strict=True):
-        told = dataset.genres[int(softmax(rows).mean(axis=0).argmax())]
+        told = dataset.genres[int(rows.mean(axis=0).argmax())]
         right[tracks[name].artist if by_artist else name.rsplit(" ", 1)[0]].append(told == tracks[name].genre)
     hits, counts = (np.array([f(rows) for rows in right.values()]) for f in (sum, len))
     return {

@@ -117,4 +117,16 @@ def test_given_confidence_is_what_is_calibrated():
     assert doubtful["calibration_error"] == pytest.approx(right) and doubtful["coverage"][-1] == (1, right)
     low, high = doubtful["genres"]["a"]["f1_95"]
     assert low <= doubtful["genres"]["a"]["f1"] <= high
-    assert doubtful["calibration_error_95"][0] <= doubtful["calibration_error_95"][1]
+
+
+def test_the_interval_of_the_calibration_error_holds_it_and_has_no_bias():
+    """Drawn-twice tracks alone would put a perfect model's interval above its error."""
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(10):
+        probabilities = rng.dirichlet(np.ones(3), 200)
+        truth = np.array([rng.choice(3, p=row) for row in probabilities])
+        found = evaluate_probabilities(probabilities, truth, GENRES)
+        low, high = found["calibration_error_95"]
+        assert 0 <= low < found["calibration_error"] < high
+        inside.append(low < found["calibration_noise"] < high)
+    assert sum(inside) >= 8

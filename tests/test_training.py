@@ -22,7 +22,7 @@ from musicclass.config import PRESETS, ModelConfig, load_config
 from musicclass.datasets import folder
 from musicclass.datasets.splits import Split, make_split
 from musicclass.errors import BundleError, ConfigError, DatasetError, LeakError
-from musicclass.features import log_mel, mfcc
+from musicclass.features import log_mel, mfcc, scale_window
 from musicclass.training import export
 from musicclass.training import fit as fitting
 from musicclass.training import train as training
@@ -163,11 +163,17 @@ def test_statistics_of_next_to_nothing_are_numbers(window):
     assert np.isfinite(keras.ops.convert_to_numpy(model(windows))).all()
 
 
-def test_nothing_is_hidden_from_statistics():
+def test_statistics_are_learnt_from_windows_as_they_are():
     cnn, statistics = parts(load_config(None, ("training.pretraining=5",)))
     assert cnn.model.network == "cnn_lstm" and statistics.model.network == "statistics"
     assert cnn.training.pretraining == 5 and cnn.training.time_mask > 0 and cnn.training.band_mask > 0
-    assert statistics.training.pretraining == statistics.training.time_mask == statistics.training.band_mask == 0
+    assert statistics.training.pretraining == 0
+    features = statistics.features
+    ramp = (0.05 * np.arange(400)[:, None] - 0.1 * np.arange(features.n_bands)).astype(np.float32)
+    heard = TrainingWindows([ramp], [0], 2, statistics)[0][0][0]
+    first = mfcc(scale_window(ramp, 0, features), features.n_mfcc)
+    np.testing.assert_allclose(np.diff(heard, axis=0), np.diff(first, axis=0), atol=1e-2)  # tempo
+    np.testing.assert_allclose(heard[:, 1:], first[:, 1:], atol=1e-2)  # tone and pitch
     assert parts(PRESETS["student"]) == [PRESETS["student"]]
 
 

@@ -88,9 +88,8 @@ class Confidence:
         return cls(temperature, float(np.sort(sure)[int(UNSURE * len(sure))]), familiarity)
 
     def track(self, windows: Array, logits: Array) -> Told:
-        """What a track's windows tell together: the mean of their probabilities, and of their distances."""
-        by_window = self.probabilities(logits)
-        probabilities = by_window.mean(axis=0)
+        """What a track's windows tell together: probabilities by the mean of their logits, and their mean distance."""
+        by_window, probabilities = self.probabilities(logits), self.probabilities(logits.mean(axis=0))
         familiarity, shares = 1.0, np.ones(len(windows))
         if self.familiarity is not None:
             distances = self.familiarity.distances(windows)
@@ -99,7 +98,7 @@ class Confidence:
         return Told(probabilities, familiarity, confidence, by_window, by_window.max(axis=1) * shares)
 
     def probabilities(self, logits: Array) -> Floats:
-        """Of each genre, for each window: the softmax of logits (n_windows, n_genres) over the temperature."""
+        """Of each genre: the softmax of logits (..., n_genres) over the temperature."""
         return softmax(logits / self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,12 +126,12 @@ class Confidence:
 
 
 def fit_temperature(logits: list[Array], truth: npt.NDArray[np.intp]) -> float:
-    """The temperature with the lowest log loss of tracks' mean probabilities; logits (n_windows, n_genres) by track."""
+    """The temperature with the lowest log loss of tracks' mean logits; logits (n_windows, n_genres) by track."""
+    means = np.stack([item.mean(axis=0) for item in logits])
 
     def loss(log_temperature: float) -> float:
-        scale = np.exp(log_temperature)
-        told = [softmax(item / scale).mean(axis=0)[genre] for item, genre in zip(logits, truth, strict=True)]
-        return -float(np.log(np.array(told) + 1e-12).mean())
+        told = softmax(means / np.exp(log_temperature))[np.arange(len(truth)), truth]
+        return -float(np.log(told + 1e-12).mean())
 
     return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 

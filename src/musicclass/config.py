@@ -134,7 +134,7 @@ class TrainConfig:
     windows_per_track: int = 3  # drawn anew in each epoch
     learning_rate: float = 2e-3  # at its peak; falls as a half cosine
     weight_decay: float = 1e-3
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.0
 
     mixup: float = 0.0  # alpha of the Beta distribution
     pitch: float = 2.0  # up to so many semitones up or down

@@ -24,19 +24,24 @@ from musicclass.training.model import build_model
 
 TRACKS_COMPARED = 64  # at once, while pretraining: more are told apart harder
 TEMPERATURE = 0.2  # of their likeness
+# A network on statistics hears windows as they are: an altered one has statistics that no music has.
+AS_THEY_ARE: dict[str, Any] = dict.fromkeys(
+    ("pitch", "tempo", "band_limit", "echo", "hiss", "contrast", "eq_db", "noise_db", "time_mask", "band_mask"), 0.0
+)
+SLOWER = 0.25  # times the learning rate, for these
 
 
 def parts(config: Config) -> list[Config]:
     """A configuration for each network in the one that `config` describes, as they are trained one by one.
 
-    Networks of a kind differ by their seeds alone. For the statistics of windows nothing is hidden, as that changes
-    them all, and nothing learnt beforehand.
+    Networks of a kind differ by their seeds alone. Those on the statistics of windows learn nothing beforehand.
     """
     found = []
     for kind in config.model.network.split("+"):
         training = config.training
         if kind == "statistics":
-            training = replace(training, time_mask=0.0, band_mask=0.0, pretraining=0)
+            rate = SLOWER * training.learning_rate
+            training = replace(training, **AS_THEY_ARE, pretraining=0, learning_rate=rate)
         one = replace(config, model=replace(config.model, network=kind, members=1), training=training)
         found += [with_seed(one, training.seed + i) for i in range(config.model.members)]
     return found
@@ -158,7 +163,7 @@ def _run(
 
 
 def _validate(model: keras.Model, valid: TrackWindows, truth: Ints) -> dict[str, float]:
-    probabilities = np.stack([softmax(logits).mean(axis=0) for logits in valid.logits(model.predict_on_batch)])
+    probabilities = softmax(np.stack([logits.mean(axis=0) for logits in valid.logits(model.predict_on_batch)]))
     return {
         "val_loss": float(-np.log(probabilities[np.arange(len(truth)), truth] + 1e-12).mean()),
         "val_accuracy": float((probabilities.argmax(1) == truth).mean()),

@@ -47,9 +47,9 @@ async function told(frames, duration, name, tell) {
     });
   const sounding = windows.filter(Boolean);
   if (!sounding.length) throw new Error(`${name}: nothing but silence; check how it was recorded or exported`);
-  const rows = await probabilities(sounding, tell), distances = sounding.map(distance);
+  const logits = await answers(sounding, tell), rows = logits.map(softmax), distances = sounding.map(distance);
   const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const overall = model.genres.map((_, genre) => mean(rows.map(row => row[genre])));
+  const overall = softmax(model.genres.map((_, genre) => mean(logits.map(row => row[genre]))));
   const familiarity = share(mean(distances)), best = overall.indexOf(Math.max(...overall));
   const order = model.genres.map((_, i) => i).sort((a, b) => overall[b] - overall[a]);
   const named = (guess, sure) => sure >= model.min_confidence ? guess : "unknown";
@@ -70,8 +70,8 @@ async function told(frames, duration, name, tell) {
   };
 }
 
-/** Calibrated probabilities for each window of MFCCs, all of one length. */
-async function probabilities(windows, tell = () => {}) {
+/** Logits for each window of MFCCs, all of one length. */
+async function answers(windows, tell = () => {}) {
   const {n_mfcc} = model.config.features, rows = [];
   for (let at = 0; at < windows.length; at += BATCH) {
     const some = windows.slice(at, at + BATCH), {length} = some[0], data = new Float32Array(some.length * length * n_mfcc);
@@ -79,12 +79,13 @@ async function probabilities(windows, tell = () => {}) {
     const input = new ort.Tensor("float32", data, [some.length, length, n_mfcc]);
     const output = (await session.run({[session.inputNames[0]]: input}))[session.outputNames[0]].data;
     const genres = model.genres.length;
-    for (let i = 0; i < some.length; i++) rows.push(softmax([...output.slice(i * genres, (i + 1) * genres)]));
+    for (let i = 0; i < some.length; i++) rows.push([...output.slice(i * genres, (i + 1) * genres)]);
     tell((at + some.length) / windows.length);
   }
   return rows;
 }
 
+/** Calibrated probabilities. */
 function softmax(logits) {
   const high = Math.max(...logits), powers = logits.map(logit => Math.exp((logit - high) / model.confidence.temperature));
   const sum = powers.reduce((a, b) => a + b, 0);
@@ -136,7 +137,7 @@ async function explain(frames, duration, genre, tell) {
         holes.push({length, data: mfcc(covered, length, features)});
       }
     }
-    const rows = await probabilities(holes, share => tell((number + share) / starts.length));
+    const rows = (await answers(holes, share => tell((number + share) / starts.length))).map(softmax);
     const whole = odds(rows[0][index]);
     for (let cell = first; cell <= last; cell++) {
       looks[cell] += 1;
