@@ -49,6 +49,6 @@ function row({name, answer}, genres) {
     make("td", {className: "number", text: percent(answer.confidence)}),
     make("td", {children: [line]}),
     ...genres.map(genre => make("td", {className: "share", text: percent(answer.probabilities[genre]), css: {
-      "background-color": `color-mix(in srgb, ${colour(genre)} ${Math.round(55 * answer.probabilities[genre])}%, transparent)`}})),
+      "background-color": `color-mix(in srgb, ${colour(genre)} ${Math.round(40 * answer.probabilities[genre])}%, transparent)`}})),
   ]});
 }
