@@ -125,7 +125,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the network is trained. Augmentations are off at 0."""
+    """How the network is trained. Augmentations are off at 0, and always for a network on statistics (fit.parts)."""
 
     seed: int = 42
     epochs: int = 60
