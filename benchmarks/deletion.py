@@ -14,7 +14,6 @@ from rich.progress import track
 
 from common import print_table
 from musicclass.classifier import Classifier
-from musicclass.confidence import softmax
 from musicclass.explain import cover
 from musicclass.training.metrics import bootstrap
 from musicclass.walk import files
@@ -32,7 +31,7 @@ def losses(name: str, classifier: Classifier, share: float, rng: np.random.Gener
         cells = np.zeros(why.weights.size, bool)
         cells[chosen] = True
         windows = cover(why.log_mel, cells.reshape(why.weights.shape), config)
-        return float(softmax(np.log(classifier.probabilities(windows)).mean(axis=0))[index])  # by the mean of logits
+        return float(classifier.bundle.confidence.probabilities(classifier.logits(windows).mean(axis=0))[index])
 
     whole = why.prediction.probabilities[why.genre]
     named = left(np.argsort(-why.weights, axis=None)[:count])

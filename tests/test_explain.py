@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from musicclass.cli import main
-from musicclass.confidence import softmax
 from musicclass.config import FeatureConfig
 from musicclass.explain import BAND_GROUPS, Explanation, cover, explain
 from musicclass.features import log_mel
@@ -72,7 +71,7 @@ def test_covering_nothing_changes_nothing_and_covering_lowers(classifier):
     nothing = cover(frames, np.zeros_like(why.weights, bool), config)
 
     def left(windows):
-        return softmax(np.log(classifier.probabilities(windows)).mean(axis=0))[index]  # by the mean of logits
+        return classifier.bundle.confidence.probabilities(classifier.logits(windows).mean(axis=0))[index]
 
     assert left(nothing) == pytest.approx(why.prediction.probabilities[why.genre])
     most = why.weights >= np.quantile(why.weights, 0.8)

@@ -106,7 +106,7 @@ class Classifier:
         if not sounds.any():
             raise SilentError(f"{name}: nothing but silence; check how it was recorded or exported")
         windows = heard.windows[sounds]
-        logits = self._logits(windows)
+        logits = self.logits(windows)
         told = self.bundle.confidence.track(windows, logits)
         order = np.argsort(-told.probabilities, kind="stable")
         ranked = {self.genres[i]: float(told.probabilities[i]) for i in order}
@@ -128,9 +128,10 @@ class Classifier:
 
     def probabilities(self, windows: Array) -> Floats:
         """Calibrated probabilities (n_windows, n_genres) of MFCC windows (n_windows, n_frames, n_mfcc)."""
-        return self.bundle.confidence.probabilities(self._logits(windows))
+        return self.bundle.confidence.probabilities(self.logits(windows))
 
-    def _logits(self, windows: Array) -> Array:
+    def logits(self, windows: Array) -> Array:
+        """The network's answers (n_windows, n_genres) to MFCC windows (n_windows, n_frames, n_mfcc)."""
         batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
         return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in batches])
 

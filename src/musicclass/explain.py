@@ -1,6 +1,6 @@
 """Which seconds and which frequencies of a track its genre rests on: cover them one by one, and see what is lost.
 
-Covered cells are set to their window's mean, as the masks of training are, so the network has met such holes
+Covered cells are set to their window's mean, as the masks of training are, so the CNN-LSTM has met such holes
 before (occlusion: Zeiler & Fergus 2014).
 """
 

@@ -48,6 +48,7 @@ function row({name, answer}, genres) {
     make("td", {children: [make("span", {className: "dot", text: answer.genre, css: {"--genre": colour(answer.genre)}})]}),
     make("td", {className: "number", text: percent(answer.confidence)}),
     make("td", {children: [line]}),
+    // At 40% of any genre's colour, the numbers can still be read, in the dark too.
     ...genres.map(genre => make("td", {className: "share", text: percent(answer.probabilities[genre]), css: {
       "background-color": `color-mix(in srgb, ${colour(genre)} ${Math.round(40 * answer.probabilities[genre])}%, transparent)`}})),
   ]});
