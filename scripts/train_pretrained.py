@@ -2,11 +2,12 @@
 
 Each network is trained on one core, as many at once as --jobs says:
 
-- on the training tracks of the filtered split: a pretraining without labels, from which five CNN-LSTMs go on, and five
-  networks on the statistics of windows. The first two of each kind, as one network with convolutions in whole numbers,
-  are the stand-in, OUT/gtzan-valid. It predicts the validation tracks, which none of them saw: from that come the
-  calibration, the threshold for "unknown", and the metrics "stand_in". Each pair of a kind each gives those of a seed.
-- on training and validation tracks together: the same, but for two of each kind. They are the model, OUT/gtzan.
+- on the training tracks of the filtered split: a pretraining without labels, from which five CNN-LSTMs go on, and a
+  discriminant analysis of the statistics of windows. That and the first two CNN-LSTMs, as one network with convolutions
+  in whole numbers, are the stand-in, OUT/gtzan-valid. It predicts the validation tracks, which no part of it saw: from
+  that come the calibration, the threshold for "unknown", and the metrics "stand_in". Each CNN-LSTM, beside the
+  statistics, gives those of a seed.
+- on training and validation tracks together: the same, but for two CNN-LSTMs. They are the model, OUT/gtzan.
 
 OUT keeps every network's checkpoint: the same command goes on where it was broken off. The test tracks are
 not touched. Keras runs on torch where that is installed (twice as fast here), else on TensorFlow; exporting
@@ -47,11 +48,10 @@ if TYPE_CHECKING:
 
 SPLIT = "filtered"
 SEEDS = 5
-SHIPPED = 2  # of each kind: more are better, and slower
+SHIPPED = 2  # CNN-LSTMs: more are hardly better, and slower
 # After pretraining, more epochs only learn the tracks by heart.
 SETTINGS = ("training.pretraining=100", "training.epochs=20")
-LONGER = 3  # times as many epochs for the statistics of windows, which begin at nothing
-WHAT = "Two CNN-LSTMs and two networks on the statistics of windows, in one."
+WHAT = "Two CNN-LSTMs and a discriminant analysis of the statistics of windows, in one network."
 FITTED_BY = 4  # every so many of the training windows show the ranges of whole numbers
 
 
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def networks_of(config: Config, name: str, archive: Path, split: Split, count: int) -> list[list[Member]]:
-    """For each kind of network, `count` of them, with seeds 1, 2, … and, where it has one, a common pretraining."""
+    """For each kind of network, its members, by seeds from 1 to `count`, and, where it has one, the pretraining."""
     from musicclass.training.fit import parts
 
     kinds: dict[str, list[Member]] = defaultdict(list)
@@ -102,8 +102,6 @@ def networks_of(config: Config, name: str, archive: Path, split: Split, count: i
         if training.pretraining:
             first = with_seed(part, config.training.seed)
             start = Member(f"{name}-pretraining", archive, split, first, labelled=False)
-        elif kind == "statistics":
-            part = replace(part, training=replace(training, epochs=LONGER * training.epochs))
         kinds[kind].append(Member(f"{name}-{kind}-{training.seed}", archive, split, part, start))
     return list(kinds.values())
 
@@ -214,7 +212,7 @@ def finish(
     confidence = Confidence.fit(learnt, valid.tracks, answers, truth)
     rows = told(confidence, split.valid, valid.tracks, answers, genres, genre_of)
     by_kind = [[valid.logits(model.predict_on_batch) for model, _ in kind] for kind in found]
-    by_seed = [mean_logits(of_seed) for of_seed in zip(*by_kind, strict=True)]
+    by_seed = [mean_logits([one, *(kind[0] for kind in by_kind[1:])]) for one in by_kind[0]]
     runs = [evaluate.score(told(Confidence(), split.valid, valid.tracks, x, genres, genre_of), genres) for x in by_seed]
     judged = evaluate.score(rows, genres)
     card = {
@@ -246,13 +244,13 @@ class Together:
 
 
 def together(config: Config, found: list[list[tuple[keras.Model, list[dict[str, float]]]]], ranges: Array) -> Together:
-    """One network of as many of each kind, `ranges`: windows to which its whole numbers are fitted."""
+    """One network of those of each kind, `ranges`: windows to which its whole numbers are fitted."""
     from musicclass.training.export import to_int8, to_onnx
     from musicclass.training.model import ensemble
 
     n_mfcc, n_genres = config.features.n_mfcc, found[0][0][0].output_shape[-1]
-    model = ensemble(config.model, n_mfcc, n_genres, [model.get_weights() for kind in found for model, _ in kind])
     config = replace(config, model=replace(config.model, members=len(found[0])))
+    model = ensemble(config.model, n_mfcc, n_genres, [model.get_weights() for kind in found for model, _ in kind])
     network = to_int8(to_onnx(model, config.model, n_mfcc, n_genres), ranges)
     history = [mean_row(epoch) for epoch in zip(*(rows for _, rows in found[0]), strict=True)]
     return Together(network, config, model.count_params(), history)

@@ -84,7 +84,7 @@ def test_models_of_several_networks_share_no_seed(tmp_path, monkeypatch):
             soundfile.write(songs / genre / f"{i}.wav", make_noise(0.1, seed=i), RATE)
 
     def train(dataset, split, config, folder, *rest):
-        seeds[folder.name] = [part.training.seed for part in parts(config) if part.model.network == "statistics"]
+        seeds[folder.name] = [part.training.seed for part in parts(config) if part.model.network == "cnn_lstm"]
         return load_bundle()
 
     monkeypatch.setattr("musicclass.training.train.train", train)

@@ -14,6 +14,7 @@ import scipy.fft
 import scipy.signal
 import scipy.stats
 import soundfile
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from musicclass.bundle import load_bundle
 from musicclass.classifier import Classifier
@@ -26,7 +27,15 @@ from musicclass.features import log_mel, mfcc, scale_window
 from musicclass.training import export
 from musicclass.training import fit as fitting
 from musicclass.training import train as training
-from musicclass.training.data import PairedWindows, TrackWindows, TrainingWindows, familiar_windows, load_frames
+from musicclass.training.data import (
+    PairedWindows,
+    ShiftedWindows,
+    TrackWindows,
+    TrainingWindows,
+    familiar_windows,
+    load_frames,
+)
+from musicclass.training.discriminant import discriminant
 from musicclass.training.evaluate import predict_tracks, score, seen_in_training
 from musicclass.training.export import runner, to_int8, to_onnx
 from musicclass.training.fit import fit, parts, pretrain
@@ -67,8 +76,8 @@ def bundle(clips, tmp_path_factory):
 def test_parameters():
     assert build_model(PRESETS["student"].model, 23, 10).count_params() == 126_694
     small = load_config(None, SMALL)
-    assert [build_model(part.model, 20, 2).count_params() for part in parts(small)] == [2_927, 276_830]
-    assert build_model(small.model, 20, 2).count_params() == 2_927 + 276_830
+    assert [build_model(part.model, 20, 2).count_params() for part in parts(small)] == [2_927, 4_282]
+    assert build_model(small.model, 20, 2).count_params() == 2_927 + 4_282
 
 
 @pytest.mark.parametrize("summary", ["last", "mean", "attention"])
@@ -93,15 +102,17 @@ def test_time_stays_in_order_and_apart_from_frequency():
     assert steps.shape[1] == 20 and set(changed) <= {8, 9, 10, 11, 12} and 10 in changed
 
 
-def test_an_ensemble_is_the_mean_of_its_members():
-    config = load_config(None, SMALL).model
-    kinds = [replace(config, network=kind) for kind in ("cnn_lstm", "statistics") for _ in range(3)]
-    members = [build_model(kind, 20, 3) for kind in kinds]
+def test_an_ensemble_is_the_mean_over_kinds_of_the_mean_of_their_networks():
+    keras.utils.set_random_seed(0)
+    config = replace(load_config(None, SMALL).model, members=3)
+    ones = [replace(config, network=kind, members=1) for kind in ("cnn_lstm",) * 3 + ("statistics",)]
+    networks = [build_model(one, 20, 3) for one in ones]
     windows = np.random.default_rng(0).standard_normal((4, 30, 20)).astype(np.float32)
-    together = ensemble(config, 20, 3, [member.get_weights() for member in members])
-    apart = np.mean([keras.ops.convert_to_numpy(member(windows)) for member in members], axis=0)
+    together = ensemble(config, 20, 3, [network.get_weights() for network in networks])
+    *cnns, statistics = [keras.ops.convert_to_numpy(network(windows)) for network in networks]
+    apart = (np.mean(cnns, axis=0) + statistics) / 2
     np.testing.assert_allclose(keras.ops.convert_to_numpy(together(windows)), apart, atol=1e-5)
-    assert together.count_params() == sum(member.count_params() for member in members)
+    assert together.count_params() == sum(network.count_params() for network in networks)
 
 
 def test_statistics_against_scipy():
@@ -163,18 +174,59 @@ def test_statistics_of_next_to_nothing_are_numbers(window):
     assert np.isfinite(keras.ops.convert_to_numpy(model(windows))).all()
 
 
-def test_statistics_are_learnt_from_windows_as_they_are():
-    cnn, statistics = parts(load_config(None, ("training.pretraining=5",)))
-    assert cnn.model.network == "cnn_lstm" and statistics.model.network == "statistics"
-    assert cnn.training.pretraining == 5 and cnn.training.time_mask > 0 and cnn.training.band_mask > 0
-    assert statistics.training.pretraining == 0
-    features = statistics.features
+def test_the_discriminant_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    genres = np.repeat(np.arange(3), 20)
+    vectors = rng.standard_normal((60, 8)) @ rng.standard_normal((8, 8)) + rng.standard_normal((3, 8))[genres]
+    weights, biases = discriminant(vectors, np.ones(60), genres, 3, 0.4)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.4).fit(vectors, genres)
+    ours, expected = vectors @ weights + biases, theirs.decision_function(vectors)
+    np.testing.assert_allclose(ours - ours[:, :1], expected - expected[:, :1], atol=1e-3)
+
+
+def test_a_vectors_share_counts_as_so_many_vectors():
+    rng = np.random.default_rng(0)
+    vectors, genres, times = rng.standard_normal((12, 4)), np.arange(12) % 3, rng.integers(1, 4, 12)
+    by_shares = discriminant(vectors, times / 7, genres, 3, 0.5)
+    by_copies = discriminant(np.repeat(vectors, times, axis=0), np.ones(times.sum()), np.repeat(genres, times), 3, 0.5)
+    for ours, expected in zip(by_shares, by_copies, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("genres", [[0, 0, 0], [0, 1, 1], [1, 1, 1]])
+def test_a_discriminant_of_next_to_nothing_is_made_of_numbers(genres):
+    for vectors in (np.zeros((3, 5)), np.random.default_rng(0).standard_normal((3, 5))):
+        for n in (0, 1, 3):
+            found = discriminant(vectors[:n], np.ones(n), np.array(genres[:n], int), 2, 0.6)
+            assert all(np.isfinite(values).all() for values in found)
+
+
+def test_statistics_are_solved_at_once_and_the_same_each_time(clips, tmp_path):
+    config = load_config(None, (*SMALL, "model.network=statistics"))
+    (one,) = parts(config)
+    assert one.training.epochs == 1 and one.training.pretraining == 0
+    frames = {track.id: clips.log_mel(track, config.features) for track in clips.tracks}
+    labels = {track.id: clips.genres.index(track.genre) for track in clips.tracks}
+    ids = list(frames)
+    made = [
+        fit(frames, labels, ids, ids[:2], clips.genres, one, tmp_path / name) for name in ("a.npz", "b.npz", "a.npz")
+    ]
+    for model, progress in made:
+        assert progress.epoch == 1 and progress.history[0]["accuracy"] == 1
+        for ours, first in zip(model.get_weights(), made[0][0].get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, first)
+
+
+def test_shifted_windows_differ_in_pitch_and_tempo_alone():
+    config = load_config(None, ("training.band_limit=1", "training.echo=1", "training.hiss=1"))
+    features = config.features
     ramp = (0.05 * np.arange(400)[:, None] - 0.1 * np.arange(features.n_bands)).astype(np.float32)
-    heard = TrainingWindows([ramp], [0], 2, statistics)[0][0][0]
-    first = mfcc(scale_window(ramp, 0, features), features.n_mfcc)
-    np.testing.assert_allclose(np.diff(heard, axis=0), np.diff(first, axis=0), atol=1e-2)  # tempo
-    np.testing.assert_allclose(heard[:, 1:], first[:, 1:], atol=1e-2)  # tone and pitch
-    assert parts(PRESETS["student"]) == [PRESETS["student"]]
+    still = replace(config, training=replace(config.training, pitch=0.0, tempo=0.0))
+    plain = mfcc(scale_window(ramp, 0, features), features.n_mfcc)
+    (as_it_is,), (heard,) = (ShiftedWindows([ramp], one).tracks for one in (still, config))
+    np.testing.assert_allclose(as_it_is[:, :, 1:], np.broadcast_to(plain[:, 1:], as_it_is[:, :, 1:].shape), atol=1e-2)
+    assert np.ptp(heard[:, 0, 0]) > 1 and not np.allclose(np.diff(heard[0], axis=0), np.diff(plain, axis=0), atol=1e-3)
+    np.testing.assert_array_equal(ShiftedWindows([ramp], config).tracks[0], heard)
 
 
 def test_inverse_dct_undoes_the_dct():
@@ -297,10 +349,10 @@ def test_training_goes_on_from_the_pretraining(clips, tmp_path, monkeypatch):
 def test_several_networks_of_a_kind_are_trained_by_a_setting(clips, tmp_path):
     settings = (*SMALL, "training.pretraining=1", "training.epochs=1", "model.members=2")
     made = training.train(clips, make_split(clips), load_config(None, settings), tmp_path)
-    assert made.card["parameters"] == 2 * (2_927 + 276_830) and made.card["config"]["model"]["members"] == 2
+    assert made.card["parameters"] == 2 * 2_927 + 4_282 and made.card["config"]["model"]["members"] == 2
     assert Classifier(made).predict_waveform(make_tone(300), RATE).best_guess in clips.genres
-    cnn, other, *statistics = parts(load_config(None, settings))
-    assert (cnn.training.seed, other.training.seed, len(statistics)) == (42, 43, 2)
+    cnn, other, statistics = parts(load_config(None, settings))
+    assert (cnn.training.seed, other.training.seed, statistics.model.network) == (42, 43, "statistics")
     assert replace(other, training=cnn.training) == cnn and cnn.model.members == 1
 
 

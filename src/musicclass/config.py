@@ -99,9 +99,8 @@ class ModelConfig:
     bidirectional: bool = True
     summary: str = "attention"  # of the LSTM's steps: "last", "mean" or "attention"
     dropout: float = 0.3
-    statistics_units: int = 256  # of the hidden layer of the network that hears the statistics of the MFCCs
-    statistics_dropout: float = 0.5
-    members: int = 1  # networks of each kind side by side, whose logits are averaged
+    shrinkage: float = 0.3  # of the covariance by which the statistics of the MFCCs are weighed
+    members: int = 1  # CNN-LSTMs side by side, whose logits are averaged
 
     def __post_init__(self) -> None:
         _check(self.network in NETWORKS, f"model.network must be one of {', '.join(NETWORKS)}")
@@ -111,21 +110,24 @@ class ModelConfig:
         )
         _check(
             min(*self.filters, *self.time_pool, *self.band_pool) > 0
-            and min(self.lstm_units, self.lstm_layers, self.statistics_units, self.members) > 0,
+            and min(self.lstm_units, self.lstm_layers, self.members) > 0,
             "model sizes must be positive",
         )
         _check(len(self.stem) == 2 and min(self.stem) > 0, "model.stem needs two positive sizes: frames, bands")
         _check(self.unmix_bands >= 0, "model.unmix_bands must not be negative")
         _check(self.summary in ("last", "mean", "attention"), 'model.summary must be "last", "mean" or "attention"')
-        _check(
-            0 <= self.dropout < 1 and 0 <= self.statistics_dropout < 1,
-            "model.dropout and .statistics_dropout must be in [0, 1)",
-        )
+        _check(0 <= self.dropout < 1, "model.dropout must be in [0, 1)")
+        _check(0 < self.shrinkage <= 1, "model.shrinkage must be above 0, and at most 1")
+
+    @property
+    def kinds(self) -> tuple[tuple[str, int], ...]:
+        """What the network consists of: a kind, and how many of it. Statistics have one solution."""
+        return tuple((kind, 1 if kind == "statistics" else self.members) for kind in self.network.split("+"))
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the network is trained. Augmentations are off at 0, and always for a network on statistics (fit.parts)."""
+    """How the network is trained. Augmentations are off at 0. Statistics only know pitch and tempo of it."""
 
     seed: int = 42
     epochs: int = 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -15,6 +16,8 @@ from musicclass.features import Array, mfcc
 from musicclass.printing import progress
 from musicclass.training import augment
 from musicclass.training.metrics import Ints
+
+SHIFTED = 15  # windows of each track at another pitch and tempo
 
 
 def load_frames(dataset: Dataset, ids: Iterable[str], config: FeatureConfig) -> dict[str, Array]:
@@ -95,6 +98,16 @@ class TrackWindows:
             ends = np.cumsum([len(self.tracks[i]) for i in chosen])[:-1]
             found.update(zip(chosen, np.split(np.concatenate(batches), ends), strict=True))
         return [found[i] for i in range(len(self.tracks))]
+
+
+class ShiftedWindows(TrackWindows):
+    """Windows of whole tracks at random pitch and tempo, and else as they are; the same in every run with one seed."""
+
+    def __init__(self, frames: Iterable[Array], config: Config):
+        rng = np.random.default_rng(config.training.seed)
+        settings = replace(config.training, band_limit=0, echo=0, hiss=0, contrast=0)
+        tracks = ([augment.cut(item, config.features, settings, rng) for _ in range(SHIFTED)] for item in frames)
+        self.tracks = [_heard(mfcc(np.stack(windows), config.features.n_mfcc)) for windows in tracks]
 
 
 def familiar_windows(frames: Iterable[Array], config: FeatureConfig) -> list[Array]:

@@ -18,32 +18,27 @@ from musicclass.errors import ConfigError, DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
 from musicclass.printing import progress_bar
-from musicclass.training.data import PairedWindows, TrackWindows, TrainingWindows, Windows
+from musicclass.training.data import PairedWindows, ShiftedWindows, TrackWindows, TrainingWindows, Windows
+from musicclass.training.discriminant import solve
 from musicclass.training.metrics import Ints
-from musicclass.training.model import build_model
+from musicclass.training.model import build_model, trunk
 
 TRACKS_COMPARED = 64  # at once, while pretraining: more are told apart harder
 TEMPERATURE = 0.2  # of their likeness
-# A network on statistics hears windows as they are: an altered one has statistics that no music has.
-AS_THEY_ARE: dict[str, Any] = dict.fromkeys(
-    ("pitch", "tempo", "band_limit", "echo", "hiss", "contrast", "eq_db", "noise_db", "time_mask", "band_mask"), 0.0
-)
-SLOWER = 0.25  # times the learning rate, for these
 
 
 def parts(config: Config) -> list[Config]:
     """A configuration for each network in the one that `config` describes, as they are trained one by one.
 
-    Networks of a kind differ by their seeds alone. Those on the statistics of windows learn nothing beforehand.
+    Networks of a kind differ by their seeds alone. The one on statistics is solved at once.
     """
     found = []
-    for kind in config.model.network.split("+"):
+    for kind, count in config.model.kinds:
         training = config.training
         if kind == "statistics":
-            rate = SLOWER * training.learning_rate
-            training = replace(training, **AS_THEY_ARE, pretraining=0, learning_rate=rate)
+            training = replace(training, epochs=1, pretraining=0)
         one = replace(config, model=replace(config.model, network=kind, members=1), training=training)
-        found += [with_seed(one, training.seed + i) for i in range(config.model.members)]
+        found += [with_seed(one, training.seed + i) for i in range(count)]
     return found
 
 
@@ -74,7 +69,7 @@ def fit(
     checkpoint: Path,
     start: Sequence[Array] | None = None,
 ) -> tuple[keras.Model, Progress]:
-    """Train for `config.training.epochs`, by which time the learning rate has fallen to nothing.
+    """Train for `config.training.epochs`, by which time the learning rate has fallen to nothing; solve statistics.
 
     Goes on from `checkpoint` where that exists; it is replaced after each epoch. `valid_ids` only show how
     it goes, and may be empty: the weights of the last epoch are returned, whatever these say, with the history.
@@ -85,7 +80,7 @@ def fit(
     keras.utils.set_random_seed(settings.seed)
     model = build_model(config.model, config.features.n_mfcc, len(genres))
     if start is not None:
-        _trunk(model).set_weights(start)
+        trunk(model).set_weights(start)
     windows = TrainingWindows([frames[i] for i in train_ids], [labels[i] for i in train_ids], len(genres), config)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing)
     valid = TrackWindows([frames[i] for i in valid_ids], config.features)
@@ -93,7 +88,14 @@ def fit(
     _compile(model, settings, len(windows), loss)
     progress = Progress(to_dict(config), train_ids, valid_ids, list(genres))
     judge = (lambda: _validate(model, valid, truth)) if valid_ids else dict
-    return model, _run("Train", model, windows, progress, checkpoint, judge)
+
+    def solved() -> dict[str, float]:
+        heard, learnt = TrackWindows(windows.frames, config.features), np.array([labels[i] for i in train_ids])
+        solve(model, heard, ShiftedWindows(windows.frames, config), learnt, config.model.shrinkage)
+        return {name.removeprefix("val_"): value for name, value in _validate(model, heard, learnt).items()}
+
+    at_once = solved if config.model.network == "statistics" else None
+    return model, _run("Train", model, windows, progress, checkpoint, judge, at_once)
 
 
 def pretrain(frames: Sequence[Array], ids: list[str], config: Config, checkpoint: Path) -> list[Array]:
@@ -106,13 +108,13 @@ def pretrain(frames: Sequence[Array], ids: list[str], config: Config, checkpoint
     settings = replace(config.training, epochs=config.training.pretraining, batch_size=TRACKS_COMPARED)
     config = replace(config, training=settings)
     keras.utils.set_random_seed(settings.seed)
-    trunk = _trunk(build_model(config.model, config.features.n_mfcc, 1))
-    projection = keras.layers.Dense(64)(keras.layers.Dense(128, activation="relu")(trunk.output))
-    model = keras.Model(trunk.inputs, projection)
+    kept = trunk(build_model(config.model, config.features.n_mfcc, 1))
+    projection = keras.layers.Dense(64)(keras.layers.Dense(128, activation="relu")(kept.output))
+    model = keras.Model(kept.inputs, projection)
     windows = PairedWindows(frames, config)
     _compile(model, settings, len(windows), _contrast)
     _run("Pretrain", model, windows, Progress(to_dict(config), ids, [], []), checkpoint, dict)
-    weights: list[Array] = trunk.get_weights()
+    weights: list[Array] = kept.get_weights()
     return weights
 
 
@@ -127,11 +129,6 @@ def _contrast(tracks: Any, vectors: Any) -> Any:
     return -ops.sum(same * likeness, axis=1) / ops.sum(same, axis=1)
 
 
-def _trunk(model: keras.Model) -> keras.Model:
-    """All but the last layer, which answers."""
-    return keras.Model(model.inputs, model.layers[-1].input)
-
-
 def _run(
     name: str,
     model: keras.Model,
@@ -139,8 +136,9 @@ def _run(
     progress: Progress,
     checkpoint: Path,
     judge: Callable[[], dict[str, float]],
+    solved: Callable[[], dict[str, float]] | None = None,
 ) -> Progress:
-    """Train until all epochs are done; a checkpoint and a line after each."""
+    """Train until all epochs are done, each by `solved` where that is given; a checkpoint and a line after each."""
     settings, what = windows.config.training, f"{name} {windows.config.model.network}"
     if checkpoint.exists():
         progress = _restore(checkpoint, model, progress)
@@ -150,8 +148,8 @@ def _run(
         step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: bar.advance(task))
         while progress.epoch < settings.epochs:
             windows.epoch = progress.epoch
-            done = model.fit(windows, shuffle=False, callbacks=[step], verbose=0).history
-            progress.add({name: float(values[0]) for name, values in done.items()} | judge())
+            done = solved() if solved else model.fit(windows, shuffle=False, callbacks=[step], verbose=0).history
+            progress.add({name: float(np.ravel(values)[0]) for name, values in done.items()} | judge())
             if not np.isfinite(progress.history[-1]["loss"]):
                 raise ConfigError(
                     f"{what}: the loss is no number any more in epoch {progress.epoch}; "

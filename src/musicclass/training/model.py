@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,29 +14,39 @@ from keras import layers
 from musicclass.config import ModelConfig
 from musicclass.features import Array
 
+FAR = 3  # deviations; silence and tones lie further out, and would else outweigh all the rest
+
 
 def build_model(config: ModelConfig, n_mfcc: int, n_genres: int) -> keras.Model:
     """The network that `config` describes, untrained; it takes windows of any number of frames."""
-    mfccs = keras.Input((None, n_mfcc), name="mfcc")
-    kinds = [kind for kind in config.network.split("+") for _ in range(config.members)]
-    if len(kinds) > 1:
-        members = [build_model(replace(config, network=kind, members=1), n_mfcc, n_genres) for kind in kinds]
-        return keras.Model(mfccs, layers.Average()([member(mfccs) for member in members]))
-    build = {"cnn_lstm": _cnn_lstm, "statistics": _statistics, "student": _student}[config.network]
-    return keras.Model(mfccs, layers.Dense(n_genres)(build(mfccs, config)))
+    return ensemble(config, n_mfcc, n_genres, None)
 
 
-def ensemble(config: ModelConfig, n_mfcc: int, n_genres: int, weights: Sequence[Sequence[Array]]) -> keras.Model:
-    """One network out of several trained ones, by their `get_weights()`; its logits are the mean of theirs.
+def ensemble(config: ModelConfig, n_mfcc: int, n_genres: int, weights: Sequence[Sequence[Array]] | None) -> keras.Model:
+    """One network out of those that `config` describes, by their `get_weights()`, kind by kind.
 
-    Where `config` names two kinds, as many of the first come before as many of the second.
+    Its logits are the mean over kinds, and for each kind over its networks.
     """
-    of_each = len(weights) // len(config.network.split("+"))
-    model = build_model(replace(config, members=of_each), n_mfcc, n_genres)
-    members = [layer for layer in model.layers if isinstance(layer, keras.Model)] or [model]
-    for member, values in zip(members, weights, strict=True):
-        member.set_weights(values)
-    return model
+    mfccs = keras.Input((None, n_mfcc), name="mfcc")
+    given, means = iter(weights or ()), []
+    for kind, count in config.kinds:
+        build = {"cnn_lstm": _cnn_lstm, "statistics": _statistics, "student": _student}[kind]
+        networks = []
+        for _ in range(count):
+            networks.append(keras.Model(mfccs, layers.Dense(n_genres)(build(mfccs, config))))
+            if weights:
+                networks[-1].set_weights(next(given))
+        means.append(_mean([network.output for network in networks]))
+    return keras.Model(mfccs, _mean(means))
+
+
+def trunk(model: keras.Model) -> keras.Model:
+    """All but the last layer, which answers."""
+    return keras.Model(model.inputs, model.layers[-1].input)
+
+
+def _mean(logits: list[Any]) -> Any:
+    return layers.Average()(logits) if len(logits) > 1 else logits[0]
 
 
 def _cnn_lstm(mfccs: Any, config: ModelConfig) -> Any:
@@ -89,12 +98,14 @@ def _summary(steps: Any, how: str) -> Any:
 
 
 def _statistics(mfccs: Any, config: ModelConfig) -> Any:
-    """A hidden layer on the statistics of the window, as texture models have it (McDermott and Simoncelli 2011)."""
-    x = layers.Concatenate()([Statistics()(mfccs), Rhythm()(mfccs)])
-    x = layers.BatchNormalization(momentum=0.9, center=False, scale=False)(x)
-    x = layers.Dropout(config.statistics_dropout)(keras.ops.clip(x, -5, 5))  # silence and tones lie far out
-    x = layers.Dense(config.statistics_units, activation="relu")(x)
-    return layers.Dropout(config.statistics_dropout)(x)
+    """What a window is like, in deviations from what all are like; `discriminant.solve` sets its weights."""
+    x = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6)(describe(mfccs))
+    return keras.ops.clip(x, -FAR, FAR)
+
+
+def describe(mfccs: Any) -> Any:
+    """The statistics of windows, of which texture models consist (McDermott and Simoncelli 2011): (batch, n)."""
+    return layers.Concatenate()([Statistics()(mfccs), Rhythm()(mfccs)])
 
 
 class Statistics(layers.Layer):  # type: ignore[misc]  # Keras has no types
