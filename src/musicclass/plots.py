@@ -68,18 +68,23 @@ def _figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple
 
 
 def history(rows: Sequence[dict[str, float]], title: str = "") -> Figure:
-    """Accuracy and loss against epochs, for training (windows) and validation (tracks)."""
+    """Accuracy and loss against epochs, for training (windows) and validation (tracks).
+
+    A single one is what was solved at once, by whole tracks: points instead of lines.
+    """
     figure, axes = _figure(8, 7, 2, sharex=True)
     epochs = [row["epoch"] for row in rows]
+    label, marker = ("training, altered windows", "") if len(rows) > 1 else ("training, whole tracks", "o")
     for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
-        axis.plot(epochs, [row[name] for row in rows], color="#999999", label="training, altered windows")
+        axis.plot(epochs, [row[name] for row in rows], color="#999999", marker=marker, label=label)
         if f"val_{name}" in rows[0]:
-            axis.plot(epochs, [row[f"val_{name}"] for row in rows], color=COLOURS[0], label="validation, whole tracks")
+            values = [row[f"val_{name}"] for row in rows]
+            axis.plot(epochs, values, color=COLOURS[0], marker=marker, label="validation, whole tracks")
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     axes[0].set_title(title)
-    axes[1].set(xlabel="epoch", xlim=(1, max(*epochs, 2)))
+    axes[1].set(xlabel="epoch", xlim=(1, epochs[-1]) if len(rows) > 1 else (0, 2))
     return figure
 
 

@@ -144,7 +144,7 @@ def _run(
         progress = _restore(checkpoint, model, progress)
     with progress_bar() as bar:
         task = bar.add_task(what, total=settings.epochs * len(windows), completed=progress.epoch * len(windows))
-        bar.console.print(f"{what}: {settings.epochs} epochs")
+        bar.console.print(f"{what}: {settings.epochs} epoch{'s' * (settings.epochs > 1)}")
         step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: bar.advance(task))
         while progress.epoch < settings.epochs:
             windows.epoch = progress.epoch
