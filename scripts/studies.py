@@ -7,7 +7,7 @@ leaks      One configuration on three splits of the same ten-second (student: th
            there, so its test side has fewer of metal and jazz.
 left-out   For each genre, networks that are trained without it, on the training tracks of the filtered split. Is their
            confidence in tracks of that genre lower than in validation tracks of the others? (AUROC)
-folds      The networks of each kind (model.members of them), and both kinds together, in five folds by artist of the
+folds      The networks of each kind (model.members CNN-LSTMs), and both kinds together, in five folds by artist of the
            filtered split's training and validation tracks: three times as many to judge a change by as there are
            validation tracks. Each fold is calibrated by the others.
 
@@ -263,8 +263,8 @@ def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[st
     genre_of = {track.id: track.genre for track in dataset.tracks}
     both = {*split.train, *split.valid}
     splits = artist_folds([track for track in dataset.tracks if track.id in both], FOLDS)
-    several = config.model.members
-    members = [networks_of(config, f"fold-{i}", path, fold, several) for i, fold in enumerate(splits, 1)]
+    count = config.model.members
+    members = [networks_of(config, f"fold-{i}", path, fold, count) for i, fold in enumerate(splits, 1)]
     fit_all([member for kinds in members for kind in kinds for member in kind], out, jobs)
     truth = [np.array([dataset.genres.index(genre_of[i]) for i in fold.valid]) for fold in splits]
     heard, familiarity = [], []
@@ -289,7 +289,7 @@ def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[st
     report = {networks: score(found, dataset.genres) for networks, found in rows.items()}
     write_text(out / "folds.json", json.dumps({"metrics": report, "predictions": rows}, indent=1) + "\n")
     for networks, found in report.items():
-        print(f"{networks} ({several} of each): {found['tracks']} tracks, log loss {found['log_loss']:.3f}")
+        print(f"{networks}: {found['tracks']} tracks, log loss {found['log_loss']:.3f}")
         for name in ("accuracy", "macro_f1", "surest_60"):
             print(f"  {name:18}", "{:.1%} [{:.1%}, {:.1%}]".format(found[name], *found[f"{name}_95"]))
         error = "{:.3f} [{:.3f}, {:.3f}]".format(found["calibration_error"], *found["calibration_error_95"])
