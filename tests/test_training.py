@@ -113,6 +113,9 @@ def test_an_ensemble_is_the_mean_over_kinds_of_the_mean_of_their_networks():
     apart = (np.mean(cnns, axis=0) + statistics) / 2
     np.testing.assert_allclose(keras.ops.convert_to_numpy(together(windows)), apart, atol=1e-5)
     assert together.count_params() == sum(network.count_params() for network in networks)
+    for wrong in (networks[1:], [*networks, networks[0]]):
+        with pytest.raises(ValueError):
+            ensemble(config, 20, 3, [network.get_weights() for network in wrong])
 
 
 def test_statistics_against_scipy():
@@ -202,8 +205,10 @@ def test_a_discriminant_of_next_to_nothing_is_made_of_numbers(genres):
 
 
 def test_statistics_are_solved_at_once_and_the_same_each_time(clips, tmp_path):
-    config = load_config(None, (*SMALL, "model.network=statistics"))
-    (one,) = parts(config)
+    config = load_config(None, (*SMALL, "training.pretraining=5"))
+    cnn, one = parts(config)
+    assert cnn.model.network == "cnn_lstm" and one.model.network == "statistics"
+    assert cnn.training == config.training and parts(PRESETS["student"]) == [PRESETS["student"]]
     assert one.training.epochs == 1 and one.training.pretraining == 0
     frames = {track.id: clips.log_mel(track, config.features) for track in clips.tracks}
     labels = {track.id: clips.genres.index(track.genre) for track in clips.tracks}

@@ -89,10 +89,10 @@ def fit(
     progress = Progress(to_dict(config), train_ids, valid_ids, list(genres))
     judge = (lambda: _validate(model, valid, truth)) if valid_ids else dict
 
-    def solved() -> dict[str, float]:
+    def solved() -> dict[str, list[float]]:
         heard, learnt = TrackWindows(windows.frames, config.features), np.array([labels[i] for i in train_ids])
         solve(model, heard, ShiftedWindows(windows.frames, config), learnt, config.model.shrinkage)
-        return {name.removeprefix("val_"): value for name, value in _validate(model, heard, learnt).items()}
+        return {name.removeprefix("val_"): [value] for name, value in _validate(model, heard, learnt).items()}
 
     at_once = solved if config.model.network == "statistics" else None
     return model, _run("Train", model, windows, progress, checkpoint, judge, at_once)
@@ -136,7 +136,7 @@ def _run(
     progress: Progress,
     checkpoint: Path,
     judge: Callable[[], dict[str, float]],
-    solved: Callable[[], dict[str, float]] | None = None,
+    solved: Callable[[], dict[str, list[float]]] | None = None,
 ) -> Progress:
     """Train until all epochs are done, each by `solved` where that is given; a checkpoint and a line after each."""
     settings, what = windows.config.training, f"{name} {windows.config.model.network}"
@@ -149,7 +149,7 @@ def _run(
         while progress.epoch < settings.epochs:
             windows.epoch = progress.epoch
             done = solved() if solved else model.fit(windows, shuffle=False, callbacks=[step], verbose=0).history
-            progress.add({name: float(np.ravel(values)[0]) for name, values in done.items()} | judge())
+            progress.add({name: float(values[0]) for name, values in done.items()} | judge())
             if not np.isfinite(progress.history[-1]["loss"]):
                 raise ConfigError(
                     f"{what}: the loss is no number any more in epoch {progress.epoch}; "

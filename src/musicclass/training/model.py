@@ -28,15 +28,15 @@ def ensemble(config: ModelConfig, n_mfcc: int, n_genres: int, weights: Sequence[
     Its logits are the mean over kinds, and for each kind over its networks.
     """
     mfccs = keras.Input((None, n_mfcc), name="mfcc")
-    given, means = iter(weights or ()), []
+    networks, means = [], []
     for kind, count in config.kinds:
         build = {"cnn_lstm": _cnn_lstm, "statistics": _statistics, "student": _student}[kind]
-        networks = []
-        for _ in range(count):
-            networks.append(keras.Model(mfccs, layers.Dense(n_genres)(build(mfccs, config))))
-            if weights:
-                networks[-1].set_weights(next(given))
-        means.append(_mean([network.output for network in networks]))
+        alike = [keras.Model(mfccs, layers.Dense(n_genres)(build(mfccs, config))) for _ in range(count)]
+        means.append(_mean([network.output for network in alike]))
+        networks += alike
+    if weights is not None:
+        for network, values in zip(networks, weights, strict=True):
+            network.set_weights(values)
     return keras.Model(mfccs, _mean(means))
 
 
