@@ -32,7 +32,7 @@ import scipy.stats
 from matplotlib.figure import Figure
 
 from musicclass import plots
-from musicclass.confidence import Confidence, Familiarity, fit_temperature
+from musicclass.confidence import TURNS, Confidence, Familiarity, turns
 from musicclass.config import PRESETS, Config, FeatureConfig, load_config
 from musicclass.datasets import Dataset, Track, archive, open_dataset
 from musicclass.datasets.splits import Split, artist_folds, make_split
@@ -186,8 +186,8 @@ def judge_left_out(
 ) -> dict[str, tuple[float, float, float]]:
     """Score -> AUROC and its 95% interval: validation tracks of other genres against tracks of `genre`.
 
-    None of these trained, nor did any track of their artists. What a score is fitted on is the other half of the
-    validation tracks than the one it is judged on.
+    None of these trained, nor did any track of their artists. Validation tracks are judged in turns, each by what was
+    fitted to those of the other turns, and tracks of `genre` by the mean of all turns.
     """
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
 
@@ -198,26 +198,24 @@ def judge_left_out(
     learnt_frames = load_frames(known, member.split.train, features)
     learnt = familiar_windows(learnt_frames.values(), features)
     asked = [i for i in (*split.train, *split.valid) if tracks[i].genre == genre and tracks[i].artist not in heard]
-    frames = load_frames(dataset, (*member.split.valid, *asked), features)
-    sides = []
-    for ids in (member.split.valid, asked):
-        windows = TrackWindows([frames[i] for i in ids], features)
-        sides.append(list(zip(windows.tracks, logits_of(members, known, out, windows), strict=True)))
-    valid, strange = sides
+    ids = [*member.split.valid, *asked]
+    frames = load_frames(dataset, ids, features)
+    windows = TrackWindows([frames[i] for i in ids], features)
+    logits = logits_of(members, known, out, windows)
     truth = np.array([known.genres.index(tracks[i].genre) for i in member.split.valid])
-    half = np.arange(len(valid)) % 2 == 0
-    areas: dict[str, list[Any]] = defaultdict(list)
-    for fitted_on in (half, ~half):
-        pairs = [pair for pair, chosen in zip(valid, fitted_on, strict=True) if chosen]
-        judged = [pair for pair, chosen in zip(valid, fitted_on, strict=True) if not chosen]
-        confidence = Confidence.fit(learnt, [w for w, _ in pairs], [x for _, x in pairs], truth[fitted_on])
-        rows = [scores_of(confidence, *pair) for pair in judged + strange]
-        is_known = np.arange(len(rows)) < len(judged)
-        for score in rows[0]:
-            values = np.array([row[score] for row in rows])
-            low, high = bootstrap(lambda chosen: area(is_known[chosen], values[chosen]), len(rows))  # noqa: B023
-            areas[score].append((area(is_known, values), low, high))
-    return {score: tuple(np.mean(found, axis=0).tolist()) for score, found in areas.items()}
+    turn, found = turns(truth), []
+    for k in range(TURNS):
+        rest = np.flatnonzero(turn != k)
+        confidence = Confidence.fit(learnt, *([x[i] for i in rest] for x in (windows.tracks, logits)), truth[rest])
+        found.append([scores_of(confidence, *pair) for pair in zip(windows.tracks, logits, strict=True)])
+    is_known = np.arange(len(ids)) < len(truth)
+    areas = {}
+    for score in found[0][0]:
+        by_turn = np.array([[row[score] for row in rows] for rows in found])
+        values = np.where(is_known, by_turn[np.pad(turn, (0, len(asked))), np.arange(len(ids))], by_turn.mean(axis=0))
+        low, high = bootstrap(lambda chosen: area(is_known[chosen], values[chosen]), len(ids))  # noqa: B023
+        areas[score] = (area(is_known, values), low, high)
+    return areas
 
 
 def area(is_known: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> float:
@@ -267,7 +265,7 @@ def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[st
     members = [networks_of(config, f"fold-{i}", path, fold, count) for i, fold in enumerate(splits, 1)]
     fit_all([member for kinds in members for kind in kinds for member in kind], out, jobs)
     truth = [np.array([dataset.genres.index(genre_of[i]) for i in fold.valid]) for fold in splits]
-    heard, familiarity = [], []
+    heard, familiarity, distances = [], [], []
     answers: dict[str, list[list[Array]]] = defaultdict(list)  # networks -> fold by fold, its tracks' logits
     for fold, kinds in zip(splits, members, strict=True):
         frames = load_frames(dataset, (*fold.train, *fold.valid), config.features)
@@ -275,6 +273,7 @@ def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[st
         heard.append(windows.tracks)
         learnt = familiar_windows([frames[i] for i in fold.train], config.features)
         familiarity.append(Familiarity.fit(learnt, windows.tracks))
+        distances.append([familiarity[-1].distances(mfccs) for mfccs in windows.tracks])
         by_kind = {kind[0].config.model.network: logits_of(kind, dataset, out, windows) for kind in kinds}
         for networks, logits in (by_kind | {config.model.network: mean_logits(list(by_kind.values()))}).items():
             answers[networks].append(logits)
@@ -282,9 +281,8 @@ def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[st
     for networks, by_fold in answers.items():
         for i, fold in enumerate(splits):
             others = [k for k in range(FOLDS) if k != i]
-            logits = [x for k in others for x in by_fold[k]]
-            temperature = fit_temperature(logits, np.concatenate([truth[k] for k in others]))
-            confidence = Confidence(temperature, familiarity=familiarity[i])
+            far, logits = ([x for k in others for x in found[k]] for found in (distances, by_fold))
+            confidence = Confidence.calibrated(familiarity[i], far, logits, np.concatenate([truth[k] for k in others]))
             rows[networks] += told(confidence, fold.valid, heard[i], by_fold[i], dataset.genres, genre_of)
     report = {networks: score(found, dataset.genres) for networks, found in rows.items()}
     write_text(out / "folds.json", json.dumps({"metrics": report, "predictions": rows}, indent=1) + "\n")

@@ -35,7 +35,7 @@ import numpy as np
 
 from musicclass import plots
 from musicclass.bundle import SIDE_NAMES, judged_side, save_bundle
-from musicclass.confidence import Confidence
+from musicclass.confidence import TURNS, Confidence, Ints, turns
 from musicclass.config import Config, load_config, to_dict, with_seed
 from musicclass.datasets import Dataset, open_dataset
 from musicclass.datasets.splits import Split, make_split
@@ -210,7 +210,7 @@ def finish(
     stand_in = together(config, [kind[:SHIPPED] for kind in found], ranges)
     answers = valid.logits(runner(stand_in.network))
     confidence = Confidence.fit(learnt, valid.tracks, answers, truth)
-    rows = told(confidence, split.valid, valid.tracks, answers, genres, genre_of)
+    rows = told_in_turns(learnt, split.valid, valid.tracks, answers, truth, genres, genre_of)
     by_kind = [[valid.logits(model.predict_on_batch) for model, _ in kind] for kind in found]
     by_seed = [mean_logits([one, *(kind[0] for kind in by_kind[1:])]) for one in by_kind[0]]
     runs = [evaluate.score(told(Confidence(), split.valid, valid.tracks, x, genres, genre_of), genres) for x in by_seed]
@@ -294,6 +294,25 @@ def told(
         answer = best if found.confidence >= confidence.min_confidence else UNKNOWN
         rows.append(as_row(name, genre_of[name], answer, found.confidence, found.probabilities))
     return rows
+
+
+def told_in_turns(
+    learnt: list[Array],
+    ids: tuple[str, ...],
+    windows: list[Array],
+    logits: list[Array],
+    truth: Ints,
+    genres: tuple[str, ...],
+    genre_of: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Rows of held-out tracks, each calibrated by those of the other turns."""
+    turn, rows = turns(truth), {}
+    for k in range(TURNS):
+        left, rest = np.flatnonzero(turn == k), np.flatnonzero(turn != k)
+        confidence = Confidence.fit(learnt, *([x[i] for i in rest] for x in (windows, logits)), truth[rest])
+        asked = ([x[i] for i in left] for x in (windows, logits))
+        rows |= zip(left.tolist(), told(confidence, tuple(ids[i] for i in left), *asked, genres, genre_of), strict=True)
+    return [rows[i] for i in range(len(ids))]
 
 
 def mean_logits(networks: Sequence[list[Array]]) -> list[Array]:

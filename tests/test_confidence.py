@@ -7,10 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import mahalanobis
 
 from musicclass import Classifier
 from musicclass.bundle import load_bundle, save_bundle
-from musicclass.confidence import Confidence, Familiarity, fit_temperature, softmax, statistics
+from musicclass.confidence import Answers, Confidence, Familiarity, fit_temperature, share, softmax, statistics, turns
 from musicclass.errors import BundleError
 from tests.conftest import RATE, make_music, make_noise, make_tone, script
 
@@ -30,21 +31,92 @@ def test_a_known_temperature_is_found_again(temperature):
 
 def test_familiar_is_near_and_strange_is_far():
     familiarity = Familiarity.fit(tracks(60), tracks(40, seed=1))
-    near = familiarity.share(familiarity.distances(tracks(1, seed=2)[0]).mean())
-    far = familiarity.share(familiarity.distances(tracks(1, seed=2, offset=5)[0]).mean())
+    near = share(familiarity.distances(tracks(1, seed=2)[0]).mean())
+    far = share(familiarity.distances(tracks(1, seed=2, offset=5)[0]).mean())
     assert near > 0.5 > 0.01 > far
-    assert familiarity.share(familiarity.half) == 0.5 and familiarity.share(0.0) == 1
+    assert share(1.0) == 0.5 and share(0.0) == 1
+
+
+def answers(n: int, seed: int = 0, genres: int = 4) -> tuple[list[np.ndarray], np.ndarray]:
+    """Logits of `n` tracks, (3, genres) each, and their genres: right answers, mostly."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % genres
+    return [3 * np.eye(genres)[genre] + rng.standard_normal((3, genres)) for genre in truth], truth
 
 
 def test_one_track_in_twenty_is_unknown():
-    rng = np.random.default_rng(0)
-    logits = [rng.standard_normal((3, 4)) for _ in range(100)]
-    fitted = Confidence.fit(tracks(60), tracks(100, seed=1), logits, rng.integers(0, 4, 100))
-    told = [fitted.track(*pair) for pair in zip(tracks(100, seed=1), logits, strict=True)]
-    assert sum(t.confidence < fitted.min_confidence for t in told) == 5
+    """To a tenth of one, of tracks like those it was fitted to; exactly so where it was fitted to few of each genre."""
+    fitted = Confidence.fit(tracks(60), tracks(100, seed=1), *answers(100))
+    logits, _ = answers(1000, seed=1)
+    told = [fitted.track(*pair) for pair in zip(tracks(1000, seed=2), logits, strict=True)]
+    assert 20 < sum(t.confidence < fitted.min_confidence for t in told) < 90
+    logits, truth = answers(100)
+    few = Confidence.fit(tracks(60), tracks(100, seed=1), [np.pad(x, ((0, 0), (0, 1))) for x in logits], truth)
+    told = [few.track(*pair) for pair in zip(tracks(100, seed=1), logits, strict=True)]
+    assert few.answers is None and sum(t.confidence < few.min_confidence for t in told) == 5
     for t in told:
         assert t.probabilities.sum() == pytest.approx(1)
         assert t.confidence == pytest.approx(t.probabilities.max() * t.familiarity)
+
+
+def test_nearness_is_a_relative_mahalanobis_distance():
+    """Against SciPy's, of the covariances without shrinkage, where there are so many tracks that it can be undone."""
+    logits, truth = answers(400, genres=3)
+    means = np.stack([x.mean(axis=0) for x in logits])
+    found = Answers.fit(means, truth)
+    off = np.concatenate([means[truth == genre] - means[truth == genre].mean(axis=0) for genre in range(3)])
+    for precision, covariance in (
+        (found.within, off.T @ off / (400 - 3)),
+        (found.overall, np.cov(means.T)),
+    ):
+        wanted = 0.7 * covariance + 0.3 * np.diag(np.diag(covariance))
+        np.testing.assert_allclose(np.linalg.inv(precision), wanted, rtol=1e-3, atol=1e-5)
+    asked = np.array([[1.0, 2.0, -1.0], [5.0, 0.0, 0.0]])
+    nearest = [min(mahalanobis(x, mean, found.within) ** 2 for mean in found.means) for x in asked]
+    to_all = [mahalanobis(x, found.centre, found.overall) ** 2 for x in asked]
+    np.testing.assert_allclose(found.nearness(asked, np.zeros(2)), np.subtract(to_all, nearest))
+    np.testing.assert_allclose(found.nearness(asked, np.ones(2)), np.subtract(to_all, nearest) - 12)
+
+
+def test_confidence_says_how_often_answers_are_right():
+    rng = np.random.default_rng(0)
+    logits, truth = answers(600)
+    truth = np.where(rng.random(600) < 0.3, rng.integers(0, 4, 600), truth)
+    fitted = Confidence.fit(tracks(60), tracks(600, seed=1), logits, truth)
+    told = [fitted.track(*pair) for pair in zip(tracks(600, seed=2), logits, strict=True)]
+    right = np.mean([t.probabilities.argmax() == genre for t, genre in zip(told, truth, strict=True)])
+    assert np.mean([t.confidence for t in told]) == pytest.approx(right, abs=0.03)
+
+
+def test_an_answer_like_none_is_unknown_however_sure():
+    """Such as two genres at once, both far more than any track has: the best one's probability is as high as ever."""
+    fitted = Confidence.fit(tracks(60), tracks(100, seed=1), *answers(100))
+    sound = tracks(1, seed=2)[0]
+    usual = fitted.track(sound, np.tile([3.0, 0, 0, 0], (3, 1)))
+    odd = fitted.track(sound, np.tile([9.0, 6.0, -6, -6], (3, 1)))
+    far = fitted.track(sound + 5, np.tile([3.0, 0, 0, 0], (3, 1)))
+    assert odd.probabilities.max() >= usual.probabilities.max() - 0.05
+    assert usual.confidence > fitted.min_confidence > odd.confidence
+    assert usual.familiarity > 0.5 > max(odd.familiarity, far.familiarity)
+    assert far.confidence < fitted.min_confidence and far.probabilities.max() == usual.probabilities.max()
+
+
+def test_all_right_and_all_wrong_can_be_fitted():
+    logits, truth = answers(60)
+    for genres in (truth, (truth + 1) % 4):
+        fitted = Confidence.fit(tracks(20), tracks(60, seed=1), [x * 100 for x in logits], genres)
+        told = [fitted.track(*pair).confidence for pair in zip(tracks(60, seed=1), logits, strict=True)]
+        assert np.isfinite(told).all() and 0 <= min(told) <= max(told) <= 1
+    same = [np.zeros((1, 4))] * 60
+    fitted = Confidence.fit(tracks(20), tracks(60, seed=1), same, truth)
+    assert 0 < fitted.track(tracks(1)[0], same[0]).confidence < 0.6
+
+
+def test_each_turn_leaves_out_as_many_of_each_genre():
+    genres = np.repeat([0, 1, 2], [10, 20, 3])
+    for turn in range(5):
+        assert np.bincount(genres[turns(genres) == turn], minlength=3)[:2].tolist() == [2, 4]
+    assert len(turns(np.array([], int))) == 0
 
 
 def test_few_and_equal_windows_do_no_harm():
@@ -55,7 +127,9 @@ def test_few_and_equal_windows_do_no_harm():
 
 
 def test_cards_bring_it_back():
-    fitted = Confidence(1.3, 0.2, Familiarity.fit(tracks(30), tracks(20, seed=1)))
+    logits, truth = answers(40)
+    fitted = Confidence.fit(tracks(30), tracks(40, seed=1), logits, truth)
+    assert fitted.answers is not None
     again = Confidence.from_dict(json.loads(json.dumps(fitted.to_dict())))
     assert again.track(tracks(1)[0], np.ones((3, 4))).confidence == pytest.approx(
         fitted.track(tracks(1)[0], np.ones((3, 4))).confidence
@@ -67,11 +141,24 @@ def test_cards_bring_it_back():
 def test_a_damaged_card_is_refused(tmp_path):
     whole = load_bundle()
     card = json.loads((whole.path / "card.json").read_text())
-    card["confidence"]["familiarity"]["centre"] = [1, 2]
     shutil.copy(whole.path / "model.onnx", tmp_path)
-    (tmp_path / "card.json").write_text(json.dumps(card))
-    with pytest.raises(BundleError, match="damaged"):
-        load_bundle(tmp_path)
+    for part in ("familiarity", "answers"):
+        damaged = json.loads(json.dumps(card))
+        damaged["confidence"][part]["centre"] = [1, 2]
+        (tmp_path / "card.json").write_text(json.dumps(damaged))
+        with pytest.raises(BundleError, match="damaged"):
+            load_bundle(tmp_path)
+
+
+def test_a_card_of_before_is_told_by_sound_alone(tmp_path):
+    """As cards were, and still are where few tracks are held out."""
+    whole = load_bundle()
+    card = {k: v for k, v in whole.card.items() if k not in ("format", "sha256")}
+    card["confidence"] = {k: v for k, v in card["confidence"].items() if k != "answers"}
+    found = Classifier(save_bundle(tmp_path, (whole.path / "model.onnx").read_bytes(), card)).predict_waveform(
+        make_music(12), RATE
+    )
+    assert found.confidence == pytest.approx(found.probabilities[found.best_guess] * found.familiarity)
 
 
 @pytest.mark.parametrize("sound", [make_noise(12), make_tone(440, 12), make_tone(60, 12)])

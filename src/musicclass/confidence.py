@@ -1,25 +1,33 @@
 """What a network's answer is worth: calibrated probabilities, and whether it heard music of the kind it knows.
 
-A network names a genre for a dial tone as firmly as for a song. So confidence is a product: the probability
-of the best genre, among the genres, times the familiarity of the sound, which the network has no part in.
+A network names a genre for a dial tone as firmly as for a song. So confidence rests on three things: the probability
+of the best genre, among the genres; how near the answer lies to those that tracks of one genre get; and how near the
+sound lies to the music that was learnt, which the network has no part in.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy.optimize
+from scipy.special import expit, logit
 
 from musicclass.features import Array
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
 
 N_MFCC = 8  # the lowest coefficients: the spectrum's rough shape; with more, unheard music seems strange too
-STEEPNESS = 6  # how fast familiarity falls with the distance
+STEEPNESS = 6  # how fast the share of familiarity falls with the distance of a sound
+STRANGE = 12  # how much that distance, squared once more, takes from the evidence
+SLOPE = 0.2  # how fast the log-odds of being right rise with the evidence
+SHRINKAGE = 0.3  # of the covariance of logits, towards logits that vary each for itself
 UNSURE = 0.05  # share of held-out music that is told to be unknown, at most
+ENOUGH = 5  # held-out tracks of each genre; with fewer, nobody knows how answers to them vary
+TURNS = 5  # in which tracks are left out
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Familiarity:
 
     centre: Floats  # (n,)
     precision: Floats  # (n, n), inverse covariance
-    half: float  # the squared distance that is half familiar
+    half: float  # the squared distance within which 99% of held-out tracks lie
 
     @classmethod
     def fit(cls, learnt: list[Array], held_out: list[Array]) -> Familiarity:
@@ -41,14 +49,66 @@ class Familiarity:
         return cls(fitted.centre, fitted.precision, half=max(1e-9, float(np.quantile(distances, 0.99))))
 
     def distances(self, windows: Array) -> Floats:
-        """Squared distance of each of the MFCC windows (n_windows, n_frames, n_mfcc)."""
+        """Squared distance of each of the MFCC windows (n_windows, n_frames, n_mfcc), in units of `half`."""
         off = statistics(windows) - self.centre
         squared: Floats = np.einsum("wi,ij,wj->w", off, self.precision, off)
-        return squared
+        return squared / self.half
 
-    def share(self, distance: Any) -> Any:
-        """From 1, as near as the music it knows, over 0.5 at `half`, to 0, far off."""
-        return 1 / (1 + (distance / self.half) ** STEEPNESS)
+
+@dataclass(frozen=True)
+class Answers:
+    """How the logits of a track, their mean over windows, lie to those of held-out tracks, genre by genre."""
+
+    means: Floats  # (n_genres, n_genres), of tracks of a genre in each row
+    within: Floats  # (n_genres, n_genres), inverse covariance about these
+    centre: Floats  # (n_genres,), of all tracks
+    overall: Floats  # (n_genres, n_genres), inverse covariance about that
+    edge: float = 0.0  # the nearness that all but UNSURE of held-out tracks have
+    offset: float = 0.0  # of the log-odds of being right
+
+    @classmethod
+    def fit(cls, logits: Floats, genres: Ints) -> Answers:
+        """From logits (n_tracks, n_genres) of tracks that the network never trained on; each genre has some."""
+        means = np.stack([logits[genres == genre].mean(axis=0) for genre in range(logits.shape[1])])
+        centre = logits.mean(axis=0)
+        return cls(means, _precision(logits - means[genres], len(means)), centre, _precision(logits - centre, 1))
+
+    def nearness(self, logits: Floats, distances: Floats) -> Floats:
+        """How much nearer logits (n, n_genres) lie to one genre's than to all, less the `distances` (n,) of the sounds.
+
+        A relative Mahalanobis distance (Ren et al. 2021), of logits instead of embeddings.
+        """
+        off, all_off = logits[:, None] - self.means, logits - self.centre
+        nearest = np.einsum("ngi,ij,ngj->ng", off, self.within, off).min(axis=1)
+        found: Floats = np.einsum("ni,ij,nj->n", all_off, self.overall, all_off) - nearest - STRANGE * distances**2
+        return found
+
+    def sure(self, nearness: Floats, probability: Floats) -> Floats:
+        """Confidence in best guesses of some `probability`: how often such answers are right."""
+        return np.asarray(expit(SLOPE * _evidence(nearness, probability) + self.offset))
+
+    def familiarity(self, nearness: Floats) -> Floats:
+        """0.5 at the edge of the music that the model knows, 0 far from it."""
+        return np.asarray(expit(SLOPE * (nearness - self.edge)))
+
+
+def _evidence(nearness: Floats, probability: Floats) -> Floats:
+    return nearness + np.asarray(logit(np.clip(probability, 1e-9, 1 - 1e-9)))
+
+
+def _precision(off: Floats, n_means: int) -> Floats:
+    """Inverse covariance of deviations (n, n_genres) from `n_means` means, shrunk, so that few tracks do no harm."""
+    covariance = off.T @ off / max(1, len(off) - n_means)
+    shrunk = (1 - SHRINKAGE) * covariance + np.diag(SHRINKAGE * np.diag(covariance) + 1e-6)
+    return np.asarray(np.linalg.inv(shrunk), np.float64)
+
+
+def turns(genres: Ints) -> Ints:
+    """The turn in which each track is left out, so that each turn leaves out as many of every genre."""
+    found = np.zeros(len(genres), int)
+    for genre in np.unique(genres):
+        found[genres == genre] = np.arange((genres == genre).sum()) % TURNS
+    return found
 
 
 def statistics(windows: Array) -> Floats:
@@ -75,27 +135,52 @@ class Confidence:
     temperature: float = 1.0  # logits are divided by it (Guo et al. 2017)
     min_confidence: float = 0.0  # below it, the genre is unknown
     familiarity: Familiarity | None = None
+    answers: Answers | None = None  # where few tracks were held out, confidence is the share of the sound alone
 
     @classmethod
-    def fit(
-        cls, learnt: list[Array], held_out: list[Array], logits: list[Array], truth: npt.NDArray[np.intp]
-    ) -> Confidence:
+    def fit(cls, learnt: list[Array], held_out: list[Array], logits: list[Array], truth: Ints) -> Confidence:
         """From windows of the training tracks, and from windows, logits and genres of tracks that are none of these."""
         familiarity = Familiarity.fit(learnt, held_out)
-        temperature = fit_temperature(logits, truth)
-        fitted = cls(temperature, 0.0, familiarity)
-        sure = [fitted.track(*pair).confidence for pair in zip(held_out, logits, strict=True)]
-        return cls(temperature, float(np.sort(sure)[int(UNSURE * len(sure))]), familiarity)
+        return cls.calibrated(familiarity, [familiarity.distances(windows) for windows in held_out], logits, truth)
+
+    @classmethod
+    def calibrated(
+        cls, familiarity: Familiarity, distances: list[Floats], logits: list[Array], truth: Ints
+    ) -> Confidence:
+        """From distances (n_windows,), logits (n_windows, n_genres) and genre of each held-out track."""
+        fitted = cls(fit_temperature(logits, truth), 0.0, familiarity)
+        means, far = np.stack([x.mean(axis=0) for x in logits]), np.array([x.mean() for x in distances])
+        best = fitted.probabilities(means).max(axis=1)
+        if np.bincount(truth, minlength=means.shape[1]).min() >= ENOUGH:
+            near, turn = np.zeros(len(truth)), turns(truth)
+            for left in (turn == k for k in range(TURNS)):
+                near[left] = Answers.fit(means[~left], truth[~left]).nearness(means[left], far[left])
+            answers = replace(Answers.fit(means, truth), edge=float(np.quantile(near, UNSURE)))
+            evidence = np.clip(_evidence(near, best), -1e3, 1e3)
+            right = ((means.argmax(axis=1) == truth).sum() + 1) / (len(truth) + 2)  # never all or none (Platt 1999)
+            offset = scipy.optimize.brentq(lambda x: expit(SLOPE * evidence + x).mean() - right, -1e3, 1e3)
+            answers = replace(answers, offset=offset)
+            fitted, sure = replace(fitted, answers=answers), answers.sure(near, best)
+        else:
+            sure = best * share(far)
+        return replace(fitted, min_confidence=float(np.sort(sure)[int(UNSURE * len(sure))]))
 
     def track(self, windows: Array, logits: Array) -> Told:
-        """What a track's windows tell together: probabilities by the mean of their logits, and their mean distance."""
-        by_window, probabilities = self.probabilities(logits), self.probabilities(logits.mean(axis=0))
-        familiarity, shares = 1.0, np.ones(len(windows))
-        if self.familiarity is not None:
-            distances = self.familiarity.distances(windows)
-            familiarity, shares = float(self.familiarity.share(distances.mean())), self.familiarity.share(distances)
-        confidence = float(probabilities.max()) * familiarity
-        return Told(probabilities, familiarity, confidence, by_window, by_window.max(axis=1) * shares)
+        """What a track's windows tell, each and together: by the means of their logits and of their distances."""
+        together = logits.mean(axis=0, keepdims=True)
+        by_window, probabilities = self.probabilities(logits), self.probabilities(together)
+        distances = self.familiarity.distances(windows) if self.familiarity is not None else np.zeros(len(windows))
+        (familiarity,), (confidence,) = self._worth(together, probabilities, distances.mean(keepdims=True))
+        _, sure = self._worth(logits, by_window, distances)
+        return Told(probabilities[0], float(familiarity), float(confidence), by_window, sure)
+
+    def _worth(self, logits: Array, probabilities: Floats, distances: Floats) -> tuple[Floats, Floats]:
+        """Familiarity and confidence (n,) each."""
+        best = probabilities.max(axis=1)
+        if self.answers is None:
+            return share(distances), best * share(distances)
+        nearness = self.answers.nearness(np.asarray(logits, np.float64), distances)
+        return self.answers.familiarity(nearness), self.answers.sure(nearness, best)
 
     def probabilities(self, logits: Array) -> Floats:
         """Of each genre: the softmax of logits (..., n_genres) over the temperature."""
@@ -104,25 +189,29 @@ class Confidence:
     def to_dict(self) -> dict[str, Any]:
         """For the card."""
         plain: dict[str, Any] = {"temperature": self.temperature, "min_confidence": self.min_confidence}
-        if self.familiarity is not None:
-            plain["familiarity"] = {
-                "centre": self.familiarity.centre.tolist(),
-                "precision": self.familiarity.precision.tolist(),
-                "half": self.familiarity.half,
-            }
+        for name in PARTS:
+            if part := getattr(self, name):
+                plain[name] = {key: np.asarray(value).tolist() for key, value in vars(part).items()}
         return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Confidence:
         """From a card. Raises KeyError, TypeError or ValueError for what is none."""
-        familiarity = None
-        if "familiarity" in plain:
-            parts = plain["familiarity"]
-            centre, precision = np.array(parts["centre"], np.float64), np.array(parts["precision"], np.float64)
-            if precision.shape != 2 * centre.shape:
-                raise ValueError(f"familiarity: {precision.shape} doesn't fit {centre.shape}")
-            familiarity = Familiarity(centre, precision, float(parts["half"]))
-        return cls(float(plain["temperature"]), float(plain["min_confidence"]), familiarity)
+        parts = {key: _part(kind, plain[key]) for key, kind in PARTS.items() if key in plain}
+        return cls(float(plain["temperature"]), float(plain["min_confidence"]), **parts)
+
+
+PARTS = {"familiarity": Familiarity, "answers": Answers}
+
+
+def _part(kind: Any, plain: dict[str, Any]) -> Any:
+    """A `kind` of numbers and arrays, from a card. Raises KeyError, TypeError or ValueError for what is none."""
+    values = {field.name: np.array(plain[field.name], np.float64) for field in fields(kind)}
+    n = len(values["centre"])
+    for name, value in values.items():
+        if value.shape not in ((), (n,), (n, n)):
+            raise ValueError(f"{name}: {value.shape} doesn't fit {n}")
+    return kind(**{name: value if value.ndim else float(value) for name, value in values.items()})
 
 
 def fit_temperature(logits: list[Array], truth: npt.NDArray[np.intp]) -> float:
@@ -134,6 +223,11 @@ def fit_temperature(logits: list[Array], truth: npt.NDArray[np.intp]) -> float:
         return -float(np.log(told + 1e-12).mean())
 
     return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def share(distance: Any) -> Any:
+    """From 1, as near as the music that was learnt, over 0.5 at a distance of 1, to 0, far off."""
+    return 1 / (1 + distance**STEEPNESS)
 
 
 def softmax(logits: Array) -> Floats:

@@ -28,8 +28,8 @@ class Prediction:
     file: str | None  # None for a waveform
     genre: str  # "unknown" where the model isn't fit to say
     best_guess: str  # the most probable genre all the same
-    confidence: float  # the probability of `best_guess`, times `familiarity`
-    familiarity: float  # near 1: sounds like music that the model knows; near 0: like nothing of that kind
+    confidence: float  # how probably `best_guess` is right; low also where `familiarity` is
+    familiarity: float  # near 1: answer and sound are like those of known music; 0.5 at its edge; near 0: far off
     probabilities: dict[str, float]  # every genre, most probable first; they sum to 1
     duration: float  # seconds that were heard
     segments: tuple[Segment, ...]

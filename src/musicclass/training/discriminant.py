@@ -6,12 +6,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from musicclass.confidence import Floats, fit_temperature
+from musicclass.confidence import TURNS, Floats, fit_temperature, turns
 from musicclass.training.data import TrackWindows
 from musicclass.training.metrics import Ints
 from musicclass.training.model import describe, trunk
 
-TURNS = 5  # in which tracks are left out
 SURER = 1.25  # times its logits, to count for as much as the networks beside it, which are surer than they are right
 
 
@@ -32,14 +31,12 @@ def solve(model: keras.Model, windows: TrackWindows, shifted: TrackWindows, genr
     of_track = np.repeat(np.tile(np.arange(len(genres)), 2), lengths)
     vectors, shares, answers = np.concatenate(both), np.repeat(1 / lengths, lengths), genres[of_track]
     n_genres = model.output_shape[-1]
-    turns = np.zeros(len(genres), int)
-    for genre in range(n_genres):
-        turns[genres == genre] = np.arange((genres == genre).sum()) % TURNS
     logits = dict.fromkeys(range(len(genres)), np.zeros((1, n_genres)))
-    for turn in range(TURNS):
-        rest = (turns != turn)[of_track]
+    turn = turns(genres)
+    for left in (turn == k for k in range(TURNS)):
+        rest = ~left[of_track]
         weights, biases = discriminant(vectors[rest], shares[rest], answers[rest], n_genres, shrinkage)
-        logits |= {i: plain[i] @ weights + biases for i in np.flatnonzero(turns == turn).tolist()}
+        logits |= {i: plain[i] @ weights + biases for i in np.flatnonzero(left).tolist()}
     temperature = fit_temperature(list(logits.values()), genres) / SURER
     weights, biases = discriminant(vectors, shares, answers, n_genres, shrinkage)
     model.set_weights([*model.get_weights()[:2], weights / temperature, biases / temperature])

@@ -74,8 +74,8 @@ class Answer(BaseModel):
     file: str
     genre: str = Field(description='"unknown" where the model is not fit to say')
     best_guess: str
-    confidence: float = Field(description="the probability of best_guess, times familiarity")
-    familiarity: float = Field(description="near 0: unlike the music that the model knows")
+    confidence: float = Field(description="that best_guess is right; low also where familiarity is")
+    familiarity: float = Field(description="0.5 at the edge of the music that the model knows, near 0 far from it")
     probabilities: dict[str, float]
     duration: float = Field(description="seconds that were heard")
     segments: list[AnswerSegment]

@@ -2,7 +2,7 @@
 import * as ort from "./ort/ort.wasm.min.mjs";
 import {groupEdges, logMel, mfcc, scaleWindow, windowStarts} from "./features.js";
 
-const BATCH = 32, CELL_SECONDS = 1, BAND_GROUPS = 8, STRETCHES = 5, STEEPNESS = 6, N_STATISTICS = 8, PEAKS = 1500, PEAK_SAMPLES = 441;
+const BATCH = 32, CELL_SECONDS = 1, BAND_GROUPS = 8, STRETCHES = 5, STEEPNESS = 6, STRANGE = 12, SLOPE = .2, N_STATISTICS = 8, PEAKS = 1500, PEAK_SAMPLES = 441;
 const PICTURE_WIDTH = 1200;
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 ort.env.wasm.numThreads = 1;
@@ -49,18 +49,19 @@ async function told(frames, duration, name, tell) {
   if (!sounding.length) throw new Error(`${name}: nothing but silence; check how it was recorded or exported`);
   const logits = await answers(sounding, tell), rows = logits.map(softmax), distances = sounding.map(distance);
   const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const overall = softmax(model.genres.map((_, genre) => mean(logits.map(row => row[genre]))));
-  const familiarity = share(mean(distances)), best = overall.indexOf(Math.max(...overall));
+  const together = model.genres.map((_, genre) => mean(logits.map(row => row[genre])));
+  const overall = softmax(together), best = overall.indexOf(Math.max(...overall));
+  const {familiarity, confidence} = worth(together, overall, mean(distances));
   const order = model.genres.map((_, i) => i).sort((a, b) => overall[b] - overall[a]);
   const named = (guess, sure) => sure >= model.min_confidence ? guess : "unknown";
-  const confidence = overall[best] * familiarity, part = duration / windows.length;
+  const part = duration / windows.length;
   let next = 0;
   const segments = windows.map((window, i) => {
     const times = {start: i * part, end: (i + 1) * part};
     if (!window) return {...times, genre: null, best_guess: null, confidence: 0, probabilities: {}};
-    const row = rows[next], high = Math.max(...row), sure = high * share(distances[next]);
+    const row = rows[next], sure = worth(logits[next], row, distances[next]).confidence;
     next += 1;
-    const guess = model.genres[row.indexOf(high)];
+    const guess = model.genres[row.indexOf(Math.max(...row))];
     const shares = Object.fromEntries(model.genres.map((genre, k) => [genre, row[k]]));
     return {...times, genre: named(guess, sure), best_guess: guess, confidence: sure, probabilities: shares};
   });
@@ -92,7 +93,7 @@ function softmax(logits) {
   return powers.map(power => power / sum);
 }
 
-/** Squared Mahalanobis distance of a window's statistics from the music that the model knows. */
+/** Squared Mahalanobis distance of a window's statistics from the music that the model knows, 1 at its edge. */
 function distance({data, length}) {
   const known = model.confidence.familiarity;
   if (!known) return 0;
@@ -108,11 +109,23 @@ function distance({data, length}) {
     steps.push(deviation(Float64Array.from({length: length - 1}, (_, i) => values[i + 1] - values[i])));
   }
   const off = [...means, ...spreads, ...steps].map((value, i) => value - known.centre[i]);
-  return off.reduce((sum, a, i) => sum + a * known.precision[i].reduce((part, p, j) => part + p * off[j], 0), 0);
+  return squared(off, known.precision) / known.half;
 }
 
-const share = squared => model.confidence.familiarity
-  ? 1 / (1 + (squared / model.confidence.familiarity.half) ** STEEPNESS) : 1;
+const squared = (off, precision) =>
+  off.reduce((sum, a, i) => sum + a * precision[i].reduce((part, p, j) => part + p * off[j], 0), 0);
+
+/** Familiarity and confidence, as in confidence.py. */
+function worth(logits, probabilities, distance) {
+  const {answers} = model.confidence, best = Math.max(...probabilities);
+  const share = 1 / (1 + distance ** STEEPNESS), expit = x => 1 / (1 + Math.exp(-x));
+  if (!answers) return {familiarity: share, confidence: best * share};
+  const from = (means, precision) => squared(logits.map((value, i) => value - means[i]), precision);
+  const nearest = Math.min(...answers.means.map(means => from(means, answers.within)));
+  const nearness = from(answers.centre, answers.overall) - nearest - STRANGE * distance ** 2;
+  const p = Math.min(1 - 1e-9, Math.max(1e-9, best)), evidence = nearness + Math.log(p / (1 - p));
+  return {familiarity: expit(SLOPE * (nearness - answers.edge)), confidence: expit(SLOPE * evidence + answers.offset)};
+}
 
 /** What the answer rests on: cover one cell after the other, and see what is lost of the genre's log-odds. */
 async function explain(frames, duration, genre, tell) {

@@ -126,9 +126,9 @@ function showMade(found) {
     "SHA-256": found.sha256,
   };
   $("made").replaceChildren(...Object.entries(facts).flatMap(([key, text]) => [make("dt", {text: key}), make("dd", {text})]));
-  $("unknown").textContent = `Below a confidence of ${found.min_confidence.toFixed(2)}. Confidence is the best genre's probability `
-    + "times how familiar the sound is: speech, noise and hum are unlike the music that it learnt from. It learnt only the genres "
-    + "named here; music of other genres is often told as one of them.";
+  $("unknown").textContent = `Below a confidence of ${found.min_confidence.toFixed(2)}. Confidence is by the best genre's probability, `
+    + "and by how like known music its answer and the sound are: speech, noise and hum are unlike the music that it learnt from. "
+    + "It learnt only the genres named here; music of other genres is often told as one of them.";
 }
 
 async function main() {
