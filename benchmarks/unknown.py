@@ -1,12 +1,11 @@
-"""How well confidence, and the probability alone, tell a model's music from what it isn't fit to tell.
+"""How well familiarity, confidence and the probability alone tell a model's music from what it isn't fit to tell.
 
 python benchmarks/unknown.py [--model NAME_OR_FOLDER] [--others OTHER_GENRES.npz] [--count 40]
 
-The music: the tracks that the model's card judges it by, as told there. For `gtzan` these are the stand-in's
-answers; give OUT/gtzan-valid of scripts/train_pretrained.py to ask the stand-in for all else, too. The rest is
-made here (sounds.py; speech needs espeak-ng); --others are frames of clips outside the genres, in the layout
-that scripts/convert_logmel.py reads. Where GTZAN's frames were made from pictures, their range was stretched to 80 dB
-there, which is not so for sounds made here.
+The music: the tracks that the model's card judges it by, as told there (by models made alike, which didn't hear them).
+The rest is made here (sounds.py; speech needs espeak-ng); --others are frames of clips outside the genres, in the
+layout that scripts/convert_logmel.py reads. Where GTZAN's frames were made from pictures, their range was stretched
+to 80 dB there, which is not so for sounds made here.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ Scores = dict[str, list[float]]
 
 def scores(predictions: list[Prediction]) -> Scores:
     return {
+        "familiarity": [p.familiarity for p in predictions],
         "confidence": [p.confidence for p in predictions],
         "probability": [p.probabilities[p.best_guess] for p in predictions],
     }
@@ -51,6 +51,7 @@ def main() -> None:
     card = classifier.bundle.card
     known = card["predictions"][judged_side(card)]
     at_home = {
+        "familiarity": [row["familiarity"] for row in known],
         "confidence": [row["confidence"] for row in known],
         "probability": [max(row["probabilities"]) for row in known],
     }
@@ -70,7 +71,7 @@ def main() -> None:
         areas = [f"{roc_auc_score(labels, at_home[name] + away[name]):.3f}" for name in at_home]
         unknown = np.mean([p.genre == UNKNOWN for p in found])
         rows.append((kind, str(len(found)), *areas, f"{unknown:.0%}"))
-    rows.append(("music", str(len(known)), "", "", f"{np.mean([row['told'] == UNKNOWN for row in known]):.0%}"))
+    rows.append(("music", str(len(known)), "", "", "", f"{np.mean([row['told'] == UNKNOWN for row in known]):.0%}"))
     print_table("AUROC against music, by score", ("sound", "clips", *at_home, "told as unknown"), rows)
 
 

@@ -5,11 +5,10 @@ leaks      One configuration on three splits of the same ten-second (student: th
            The default and the student's configuration; results on the test side of each split, by segment, as
            that is what all three have alike. Tracks of unknown artists, which `artist` can't test, are only trained on
            there, so its test side has fewer of metal and jazz.
-left-out   For each genre, networks that are trained without it, on the training tracks of the filtered split. Is their
-           confidence in tracks of that genre lower than in validation tracks of the others? (AUROC)
+left-out   For each genre, networks that are trained without it, on the training tracks of the filtered split. Are
+           tracks of that genre less familiar to them than validation tracks of the others? (AUROC)
 folds      The networks of each kind (model.members CNN-LSTMs), and both kinds together, in five folds by artist of the
-           filtered split's training and validation tracks: three times as many to judge a change by as there are
-           validation tracks. Each fold is calibrated by the others.
+           filtered split's training and validation tracks, as train_pretrained.py does: to judge a change of settings.
 
 OUT keeps every network's checkpoint, and the results as JSON and as a picture: the same command goes on where it was
 broken off. Settings can be changed, such as --set training.epochs=30; for leaks, not those of the archive's features.
@@ -24,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,19 +31,15 @@ import scipy.stats
 from matplotlib.figure import Figure
 
 from musicclass import plots
-from musicclass.confidence import TURNS, Confidence, Familiarity, turns
-from musicclass.config import PRESETS, Config, FeatureConfig, load_config
+from musicclass.confidence import TURNS, Confidence, turns
+from musicclass.config import PRESETS, FeatureConfig, load_config
 from musicclass.datasets import Dataset, Track, archive, open_dataset
-from musicclass.datasets.splits import Split, artist_folds, make_split
+from musicclass.datasets.splits import Split, make_split
 from musicclass.features import Array
 from musicclass.files import write_text
 from musicclass.training.metrics import bootstrap
-from train_pretrained import Member, fit_all, mean_logits, networks_of, prepare, told, trained
+from train_pretrained import Member, by_folds, fit_all, judge, logits_of, mean_logits, networks_of, prepare
 
-if TYPE_CHECKING:
-    from musicclass.training.data import TrackWindows
-
-FOLDS = 5
 LEAKY = "by segment (leaky)"
 SPLITS = {LEAKY: "random", "by track": "random", "by artist": "artist"}  # how segments are tied -> `make_split`
 
@@ -65,7 +60,7 @@ def main() -> None:
 
 def leaks(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
     """Accuracy of both configurations on the three splits."""
-    members, features = {}, PRESETS["default"].features  # (configuration, split) -> a network of each kind
+    networks, features = {}, PRESETS["default"].features  # (configuration, split) -> those of each kind
     # The archive's frames are 914 samples apart, and lack the highest bands.
     fixed = (f"features.hop_length={features.hop_length}", f"features.n_bands={features.n_bands}")
     for preset in ("default", "student"):
@@ -75,9 +70,9 @@ def leaks(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[str, 
             split = make_split(open_dataset(cut), kind)
             name = f"{preset} {how.split()[1]}"
             whole = replace(split, valid=(), train=split.train + split.valid)
-            members[preset, how] = one_of_each(config, name, cut, whole)
-    fit_all([member for kinds in members.values() for member in kinds], out, jobs)
-    rows = {key: judge_segments(kinds, out, SPLITS[key[1]] == "artist") for key, kinds in members.items()}
+            networks[preset, how] = networks_of(config, name, cut, whole)
+    fit_all([member for kinds in networks.values() for kind in kinds for member in kind], out, jobs)
+    rows = {key: judge_segments(kinds, out, SPLITS[key[1]] == "artist") for key, kinds in networks.items()}
     report = [{"configuration": preset, "split": how, **row} for (preset, how), row in rows.items()]
     write_text(out / "leaks.json", json.dumps(report, indent=1) + "\n")
     for row in report:
@@ -86,16 +81,6 @@ def leaks(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[str, 
             "of {segments} segments of {tracks} tracks".format(**row)
         )
     plots.save(draw_leaks(report), out / "leaks.png")
-
-
-def one_of_each(config: Config, name: str, archive: Path, split: Split) -> list[Member]:
-    """A network of each kind."""
-    return [kind[0] for kind in networks_of(config, name, archive, split, 1)]
-
-
-def logits_of(members: list[Member], dataset: Dataset, out: Path, windows: TrackWindows) -> list[Array]:
-    """What networks, each trained on `dataset`, answer together: for each track, its windows' logits."""
-    return mean_logits([windows.logits(trained(dataset, x, out)[0].predict_on_batch) for x in members])
 
 
 def segments_of(dataset: Dataset, features: FeatureConfig, out: Path, tied: bool) -> Path:
@@ -116,16 +101,17 @@ def segments_of(dataset: Dataset, features: FeatureConfig, out: Path, tied: bool
     return path
 
 
-def judge_segments(members: list[Member], out: Path, by_artist: bool) -> dict[str, Any]:
+def judge_segments(kinds: list[list[Member]], out: Path, by_artist: bool) -> dict[str, Any]:
     """Accuracy on the test side; its interval by a bootstrap over tracks or artists, as segments of one are alike."""
     from musicclass.training.data import TrackWindows, load_frames
 
-    member = members[0]
+    member = kinds[0][0]
     dataset = open_dataset(member.archive)
     tracks = {track.id: track for track in dataset.tracks}
     ids, features = member.split.test, member.config.features
     frames = load_frames(dataset, ids, features)
-    logits = logits_of(members, dataset, out, TrackWindows([frames[i] for i in ids], features))
+    windows = TrackWindows([frames[i] for i in ids], features)
+    logits = mean_logits([logits_of(kind, dataset, out, windows) for kind in kinds])
     right = defaultdict(list)  # by what is resampled together
     for name, rows in zip(ids, logits, strict=True):
         told = dataset.genres[int(rows.mean(axis=0).argmax())]
@@ -160,7 +146,7 @@ def left_out(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[st
     """AUROC of the genres that are known against one that isn't, for each genre in turn."""
     config = load_config(None, settings)
     split = make_split(dataset, "filtered")
-    members = {}
+    networks = {}
     for genre in dataset.genres:
         rest = out / f"{dataset.name}-without-{genre}.npz"
         fewer = replace(dataset, tracks=tuple(track for track in dataset.tracks if track.genre != genre))
@@ -168,9 +154,9 @@ def left_out(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[st
             archive.write(rest, fewer.usable(fewer.tracks, config.features), config.features)
         known = {track.id for track in fewer.tracks}
         train, valid = (tuple(i for i in ids if i in known) for ids in (split.train, split.valid))
-        members[genre] = one_of_each(config, f"without-{genre}", rest, replace(split, train=train, valid=valid))
-    fit_all([member for kinds in members.values() for member in kinds], out, jobs)
-    report = {genre: judge_left_out(dataset, split, genre, kinds, out) for genre, kinds in members.items()}
+        networks[genre] = networks_of(config, f"without-{genre}", rest, replace(split, train=train, valid=valid))
+    fit_all([member for kinds in networks.values() for kind in kinds for member in kind], out, jobs)
+    report = {genre: judge_left_out(dataset, split, genre, kinds, out) for genre, kinds in networks.items()}
     scores = list(next(iter(report.values())))
     means = {score: float(np.mean([row[score][0] for row in report.values()])) for score in scores}
     write_text(out / "left_out.json", json.dumps({"genres": report, "means": means}, indent=1) + "\n")
@@ -182,7 +168,7 @@ def left_out(dataset: Dataset, _: Path, out: Path, jobs: int, settings: tuple[st
 
 
 def judge_left_out(
-    dataset: Dataset, split: Split, genre: str, members: list[Member], out: Path
+    dataset: Dataset, split: Split, genre: str, kinds: list[list[Member]], out: Path
 ) -> dict[str, tuple[float, float, float]]:
     """Score -> AUROC and its 95% interval: validation tracks of other genres against tracks of `genre`.
 
@@ -191,7 +177,7 @@ def judge_left_out(
     """
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
 
-    member, tracks = members[0], {track.id: track for track in dataset.tracks}
+    member, tracks = kinds[0][0], {track.id: track for track in dataset.tracks}
     features = member.config.features
     known = open_dataset(member.archive)
     heard = {tracks[i].artist for i in member.split.train} - {""}
@@ -201,7 +187,7 @@ def judge_left_out(
     ids = [*member.split.valid, *asked]
     frames = load_frames(dataset, ids, features)
     windows = TrackWindows([frames[i] for i in ids], features)
-    logits = logits_of(members, known, out, windows)
+    logits = mean_logits([logits_of(kind, known, out, windows) for kind in kinds])
     truth = np.array([known.genres.index(tracks[i].genre) for i in member.split.valid])
     turn, found = turns(truth), []
     for k in range(TURNS):
@@ -226,12 +212,12 @@ def area(is_known: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> fl
 
 
 def scores_of(confidence: Confidence, windows: Array, logits: Array) -> dict[str, float]:
-    """Ways to tell how well a model knows a track; `confidence` is what it uses."""
+    """Ways to tell how well a model knows a track; `familiarity` is what it uses."""
     told = confidence.track(windows, logits)
     return {
+        "familiarity": told.familiarity,
         "confidence": told.confidence,
         "probability": float(told.probabilities.max()),
-        "familiarity": told.familiarity,
         "maximum logit": float(logits.max(axis=1).mean()),
         "energy": float(np.log(np.exp(logits).sum(axis=1)).mean()),
     }
@@ -241,57 +227,22 @@ def draw_left_out(report: dict[str, dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axis = figure.subplots()
     names = list(report)
-    found = np.array([report[name]["confidence"] for name in names])
+    found = np.array([report[name]["familiarity"] for name in names])
     reach = np.abs(found[:, 1:].T - found[:, 0])
     axis.errorbar(range(len(names)), found[:, 0], yerr=reach, fmt="o", capsize=3, color=plots.COLOURS[0])
     axis.axhline(0.5, color="#555555", linewidth=1, label="chance")
     axis.axhline(0.7, color=plots.COLOURS[3], linestyle=":", label="wanted: 0.70")
     axis.set_xticks(range(len(names)), names, rotation=30)
-    axis.set(ylim=(0, 1), ylabel="AUROC of confidence", title="A genre never heard, told from those that are known")
+    axis.set(ylim=(0, 1), ylabel="AUROC of familiarity", title="A genre never heard, told from those that are known")
     axis.legend(frameon=False, loc="lower right")
     return figure
 
 
 def folds(dataset: Dataset, path: Path, out: Path, jobs: int, settings: tuple[str, ...]) -> None:
     """All metrics of each kind of network and of all together, each fold calibrated by the others."""
-    from musicclass.training.data import TrackWindows, familiar_windows, load_frames
-    from musicclass.training.evaluate import score
-
-    config, split = load_config(None, settings), make_split(dataset, "filtered")
-    genre_of = {track.id: track.genre for track in dataset.tracks}
-    both = {*split.train, *split.valid}
-    splits = artist_folds([track for track in dataset.tracks if track.id in both], FOLDS)
-    count = config.model.members
-    members = [networks_of(config, f"fold-{i}", path, fold, count) for i, fold in enumerate(splits, 1)]
-    fit_all([member for kinds in members for kind in kinds for member in kind], out, jobs)
-    truth = [np.array([dataset.genres.index(genre_of[i]) for i in fold.valid]) for fold in splits]
-    heard, familiarity, distances = [], [], []
-    answers: dict[str, list[list[Array]]] = defaultdict(list)  # networks -> fold by fold, its tracks' logits
-    for fold, kinds in zip(splits, members, strict=True):
-        frames = load_frames(dataset, (*fold.train, *fold.valid), config.features)
-        windows = TrackWindows([frames[i] for i in fold.valid], config.features)
-        heard.append(windows.tracks)
-        learnt = familiar_windows([frames[i] for i in fold.train], config.features)
-        familiarity.append(Familiarity.fit(learnt, windows.tracks))
-        distances.append([familiarity[-1].distances(mfccs) for mfccs in windows.tracks])
-        by_kind = {kind[0].config.model.network: logits_of(kind, dataset, out, windows) for kind in kinds}
-        for networks, logits in (by_kind | {config.model.network: mean_logits(list(by_kind.values()))}).items():
-            answers[networks].append(logits)
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for networks, by_fold in answers.items():
-        for i, fold in enumerate(splits):
-            others = [k for k in range(FOLDS) if k != i]
-            far, logits = ([x for k in others for x in found[k]] for found in (distances, by_fold))
-            confidence = Confidence.calibrated(familiarity[i], far, logits, np.concatenate([truth[k] for k in others]))
-            rows[networks] += told(confidence, fold.valid, heard[i], by_fold[i], dataset.genres, genre_of)
-    report = {networks: score(found, dataset.genres) for networks, found in rows.items()}
-    write_text(out / "folds.json", json.dumps({"metrics": report, "predictions": rows}, indent=1) + "\n")
-    for networks, found in report.items():
-        print(f"{networks}: {found['tracks']} tracks, log loss {found['log_loss']:.3f}")
-        for name in ("accuracy", "macro_f1", "surest_60"):
-            print(f"  {name:18}", "{:.1%} [{:.1%}, {:.1%}]".format(found[name], *found[f"{name}_95"]))
-        error = "{:.3f} [{:.3f}, {:.3f}]".format(found["calibration_error"], *found["calibration_error_95"])
-        print(f"  calibration_error  {error}; of a perfect model {found['calibration_noise']:.3f}")
+    networks = by_folds(dataset, path, load_config(None, settings))
+    fit_all([member for kinds in networks for kind in kinds for member in kind], out, jobs)
+    judge(dataset, networks, out)
 
 
 STUDIES = {"leaks": leaks, "left-out": left_out, "folds": folds}

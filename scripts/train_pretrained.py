@@ -1,13 +1,13 @@
 """Train the model that ships, from GTZAN's features to the bundle: python scripts/train_pretrained.py ARCHIVE.npz OUT
 
-Each network is trained on one core, as many at once as --jobs says:
+The tracks are those of the filtered split for training and validation. Each network is trained on one core, as many
+at once as --jobs says:
 
-- on the training tracks of the filtered split: a pretraining without labels, from which five CNN-LSTMs go on, and a
-  discriminant analysis of the statistics of windows. That and the first two CNN-LSTMs, as one network with convolutions
-  in whole numbers, are the stand-in, OUT/gtzan-valid. It predicts the validation tracks, which no part of it saw: from
-  that come the calibration, the threshold for "unknown", and the metrics "stand_in". Each CNN-LSTM, beside the
-  statistics, gives those of a seed.
-- on training and validation tracks together: the same, but for two CNN-LSTMs. They are the model, OUT/gtzan.
+- on four fifths of these tracks, five times, so that no artist is on both sides: a pretraining without labels, from
+  which two CNN-LSTMs go on, and a discriminant analysis of the statistics of windows. By what they say together of the
+  fifth that none of them heard, the model is judged, each fold calibrated by the others; and to that, its calibration
+  and its threshold for "unknown" are fitted.
+- on all: the same. As one network, with convolutions in whole numbers, they are the model, OUT/gtzan.
 
 OUT keeps every network's checkpoint: the same command goes on where it was broken off. The test tracks are
 not touched. Keras runs on torch where that is installed (twice as fast here), else on TensorFlow; exporting
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -34,20 +35,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musicclass import plots
-from musicclass.bundle import SIDE_NAMES, judged_side, save_bundle
-from musicclass.confidence import TURNS, Confidence, Ints, turns
+from musicclass.bundle import SIDE_NAMES, save_bundle
+from musicclass.confidence import Confidence, Familiarity, Floats, Ints, is_known
 from musicclass.config import Config, load_config, to_dict, with_seed
 from musicclass.datasets import Dataset, open_dataset
-from musicclass.datasets.splits import Split, make_split
+from musicclass.datasets.splits import Split, artist_folds, make_split
 from musicclass.features import Array
+from musicclass.files import write_text
 from musicclass.prediction import UNKNOWN
 from musicclass.printing import progress_bar
 
 if TYPE_CHECKING:
     import keras
 
+    from musicclass.training.data import TrackWindows
+
 SPLIT = "filtered"
-SEEDS = 5
+FOLDS = 5
 SHIPPED = 2  # CNN-LSTMs: more are hardly better, and slower
 # After pretraining, more epochs only learn the tracks by heart.
 SETTINGS = ("training.pretraining=100", "training.epochs=20")
@@ -81,23 +85,30 @@ def main() -> None:
     options = parser.parse_args()
     prepare()
     config = load_config(options.config, (*SETTINGS, *options.set))
+    config = replace(config, model=replace(config.model, members=SHIPPED))
     dataset = open_dataset(options.archive)
     split = make_split(dataset, SPLIT)
     whole = replace(split, train=(*split.train, *split.valid), valid=())
-    stand_ins = networks_of(config, "stand-in", options.archive, split, SEEDS)
-    shipped = networks_of(config, "whole", options.archive, whole, SHIPPED)
-    members = [member for kind in (*stand_ins, *shipped) for member in kind]
-    fit_all(members, options.out, options.jobs)
-    finish(dataset, split, config, stand_ins, shipped, options.out)
+    folds = by_folds(dataset, options.archive, config)
+    shipped = networks_of(config, "whole", options.archive, whole)
+    fit_all([member for kinds in (*folds, shipped) for kind in kinds for member in kind], options.out, options.jobs)
+    finish(dataset, whole, config, judge(dataset, folds, options.out), shipped, options.out)
 
 
-def networks_of(config: Config, name: str, archive: Path, split: Split, count: int) -> list[list[Member]]:
-    """For each kind of network, its members, by seeds from 1 to `count`, and, where it has one, the pretraining."""
+def by_folds(dataset: Dataset, path: Path, config: Config) -> list[list[list[Member]]]:
+    """For each fold by artist of the training and validation tracks of the split, its networks of each kind."""
+    split = make_split(dataset, SPLIT)
+    both = {*split.train, *split.valid}
+    folds = artist_folds([track for track in dataset.tracks if track.id in both], FOLDS)
+    return [networks_of(config, f"fold-{i}", path, fold) for i, fold in enumerate(folds, 1)]
+
+
+def networks_of(config: Config, name: str, archive: Path, split: Split) -> list[list[Member]]:
+    """For each kind of network, its members, by seeds from 1, and, where it has one, the pretraining."""
     from musicclass.training.fit import parts
 
     kinds: dict[str, list[Member]] = defaultdict(list)
-    several = replace(config, model=replace(config.model, members=count))
-    for part in parts(with_seed(several, 1)):
+    for part in parts(with_seed(config, 1)):
         kind, training, start = part.model.network, part.training, None
         if training.pretraining:
             first = with_seed(part, config.training.seed)
@@ -182,55 +193,127 @@ def trained(
     return model, progress.history
 
 
-def finish(
-    dataset: Dataset,
-    split: Split,
-    config: Config,
-    stand_ins: list[list[Member]],
-    shipped: list[list[Member]],
-    out: Path,
-) -> None:
-    """From the trained networks to two bundles: OUT/gtzan, which ships, and OUT/gtzan-valid, which can be tried on the
-    validation tracks, as it never heard them."""
+@dataclass(frozen=True)
+class Fold:
+    """Tracks, as networks answer that heard none of their artists."""
+
+    ids: tuple[str, ...]
+    genres: tuple[str, ...]
+    truth: Ints
+    windows: list[Array]
+    distances: list[Floats]  # of the windows
+    familiarity: Familiarity
+    logits: dict[str, list[Array]]  # of the windows, by each kind of network, and by all together
+
+
+def judge(dataset: Dataset, folds: list[list[list[Member]]], out: Path) -> list[Fold]:
+    """Ask the networks of each fold for the tracks that they didn't train on; write and print what that is worth."""
     from musicclass.training import evaluate
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
-    from musicclass.training.export import runner
-    from musicclass.training.train import data_of
+
+    genre_of, found = {track.id: track.genre for track in dataset.tracks}, []
+    for kinds in folds:
+        split, config = kinds[0][0].split, kinds[0][0].config
+        frames = load_frames(dataset, (*split.train, *split.valid), config.features)
+        windows = TrackWindows([frames[i] for i in split.valid], config.features)
+        familiarity = Familiarity.fit(
+            familiar_windows([frames[i] for i in split.train], config.features), windows.tracks
+        )
+        logits = {kind[0].config.model.network: logits_of(kind, dataset, out, windows, frames) for kind in kinds}
+        if len(kinds) > 1:
+            logits |= {"+".join(logits): mean_logits(list(logits.values()))}
+        genres = tuple(genre_of[i] for i in split.valid)
+        truth = np.array([dataset.genres.index(genre) for genre in genres])
+        distances = [familiarity.distances(mfccs) for mfccs in windows.tracks]
+        found.append(Fold(split.valid, genres, truth, windows.tracks, distances, familiarity, logits))
+    rows = {networks: told(found, networks, dataset.genres) for networks in found[0].logits}
+    metrics = {networks: evaluate.score(of_tracks, dataset.genres) for networks, of_tracks in rows.items()}
+    write_text(out / "folds.json", json.dumps({"metrics": metrics, "predictions": rows}, indent=1) + "\n")
+    for networks, judged in metrics.items():
+        print(f"{networks}: {judged['tracks']} tracks, log loss {judged['log_loss']:.3f}")
+        for name in ("accuracy", "macro_f1", "surest_60"):
+            print(f"  {name:18}", "{:.1%} [{:.1%}, {:.1%}]".format(judged[name], *judged[f"{name}_95"]))
+        error = "{:.3f} [{:.3f}, {:.3f}]".format(judged["calibration_error"], *judged["calibration_error_95"])
+        print(f"  calibration_error  {error}; of a perfect model {judged['calibration_noise']:.3f}")
+    return found
+
+
+def logits_of(
+    members: list[Member], dataset: Dataset, out: Path, windows: TrackWindows, frames: dict[str, Array] | None = None
+) -> list[Array]:
+    """What networks, each trained on `dataset`, answer together: for each track, its windows' logits."""
+    return mean_logits([windows.logits(trained(dataset, x, out, frames)[0].predict_on_batch) for x in members])
+
+
+def mean_logits(networks: Sequence[list[Array]]) -> list[Array]:
+    """Of networks' logits for the windows of each track, those of all together."""
+    return [np.mean(logits, axis=0) for logits in zip(*networks, strict=True)]
+
+
+def calibrated(familiarity: Familiarity, folds: Sequence[Fold], networks: str) -> Confidence:
+    """By what `networks` said of the tracks of these folds."""
+    distances, logits = [], []
+    for fold in folds:
+        distances += fold.distances
+        logits += fold.logits[networks]
+    truth = np.concatenate([fold.truth for fold in folds])
+    turn = np.repeat(np.arange(len(folds)), [len(fold.ids) for fold in folds])
+    return Confidence.calibrated(familiarity, distances, logits, truth, turn)
+
+
+def told(folds: Sequence[Fold], networks: str, genres: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows as of `predict_tracks`, each fold calibrated by the others."""
+    from musicclass.training.evaluate import as_row
+
+    rows = []
+    for fold in folds:
+        confidence = calibrated(fold.familiarity, [other for other in folds if other is not fold], networks)
+        for name, genre, heard, logits in zip(fold.ids, fold.genres, fold.windows, fold.logits[networks], strict=True):
+            found = confidence.track(heard, logits)
+            best = genres[int(found.probabilities.argmax())]
+            answer = best if is_known(found.familiarity, found.confidence, None) else UNKNOWN
+            rows.append(as_row(name, genre, answer, found.familiarity, found.confidence, found.probabilities))
+    return rows
+
+
+def finish(
+    dataset: Dataset, split: Split, config: Config, folds: list[Fold], shipped: list[list[Member]], out: Path
+) -> None:
+    """From the trained networks to the bundle that ships, OUT/gtzan."""
+    from musicclass.training import evaluate
+    from musicclass.training.data import TrackWindows, familiar_windows, load_frames
+    from musicclass.training.train import data_of, versions
 
     genres, features = dataset.genres, config.features
-    genre_of = {track.id: track.genre for track in dataset.tracks}
-    truth = np.array([genres.index(genre_of[i]) for i in split.valid])
-    frames = load_frames(dataset, (*split.train, *split.valid), features)
-    learnt = familiar_windows([frames[i] for i in split.train], features)
-    valid = TrackWindows([frames[i] for i in split.valid], features)
-    heard_in_training = TrackWindows([frames[i] for i in split.train], features).tracks
-    ranges = np.concatenate([x for x in heard_in_training if x.shape[1] == features.window_frames])[::FITTED_BY]
-
-    found = [[trained(dataset, member, out, frames) for member in kind] for kind in stand_ins]
-    stand_in = together(config, [kind[:SHIPPED] for kind in found], ranges)
-    answers = valid.logits(runner(stand_in.network))
-    confidence = Confidence.fit(learnt, valid.tracks, answers, truth)
-    rows = told_in_turns(learnt, split.valid, valid.tracks, answers, truth, genres, genre_of)
-    by_kind = [[valid.logits(model.predict_on_batch) for model, _ in kind] for kind in found]
-    by_seed = [mean_logits([one, *(kind[0] for kind in by_kind[1:])]) for one in by_kind[0]]
-    runs = [evaluate.score(told(Confidence(), split.valid, valid.tracks, x, genres, genre_of), genres) for x in by_seed]
+    frames = load_frames(dataset, split.train, features)
+    windows = TrackWindows([frames[i] for i in split.train], features).tracks
+    ranges = np.concatenate([x for x in windows if x.shape[1] == features.window_frames])[::FITTED_BY]
+    made = together(config, [[trained(dataset, x, out, frames) for x in kind] for kind in shipped], ranges)
+    networks = max(folds[0].logits, key=len)
+    half = float(np.mean([fold.familiarity.half for fold in folds]))
+    familiarity = replace(Familiarity.fit(familiar_windows(frames.values(), features), windows), half=half)
+    rows = told(folds, networks, genres)
     judged = evaluate.score(rows, genres)
     card = {
+        "name": "gtzan",
+        "about": about(judged, len(split.train)),
         "genres": list(genres),
-        "confidence": confidence.to_dict()
-        | {"fitted_on": f"{len(split.valid)} validation tracks, by networks that never heard them"},
-        "seeds": [{name: run[name] for name in ("accuracy", "macro_f1", "log_loss")} for run in runs],
+        "data": data_of(dataset, split, {side: list(ids) for side, ids in split.sides().items()}),
+        "confidence": calibrated(familiarity, folds, networks).to_dict()
+        | {"fitted_on": f"{len(rows)} tracks, by networks that heard none of their artists"},
+        "metrics": {"folds": judged},
+        "predictions": {"folds": rows},
+        "config": to_dict(made.config),
+        "parameters": made.parameters,
+        "history": made.history,
+        "versions": versions(),
     }
-    sides = {side: list(ids) for side, ids in split.sides().items()}
-    results = {"metrics": {"valid": judged}, "predictions": {"valid": rows}}
-    data = {"data": data_of(dataset, split, sides), "about": about_stand_in(judged)}
-    write(out / "gtzan-valid", card | results | data, stand_in)
-
-    sides |= {"train": sides["train"] + sides["valid"], "valid": []}
-    results = {"metrics": {"stand_in": judged}, "predictions": {"stand_in": rows}}
-    data = {"data": data_of(dataset, split, sides), "about": about(judged)}
-    found = [[trained(dataset, member, out, frames) for member in kind] for kind in shipped]
-    write(out / "gtzan", card | results | data, together(config, found, ranges))
+    bundle = out / "gtzan"
+    evaluate.write_history(bundle / "history.csv", made.history)
+    plots.save(plots.history(made.history, "mean of the CNN-LSTMs"), bundle / "history.png")
+    plots.evaluation(bundle, genres, judged, f"gtzan, {SIDE_NAMES['folds']} tracks")
+    save_bundle(bundle, made.network, card)
+    print(card["about"], f"{bundle} written", sep="\n")
 
 
 @dataclass(frozen=True)
@@ -256,89 +339,16 @@ def together(config: Config, found: list[list[tuple[keras.Model, list[dict[str, 
     return Together(network, config, model.count_params(), history)
 
 
-def write(bundle: Path, card: dict[str, Any], made: Together) -> None:
-    """A bundle, with its pictures."""
-    from musicclass.training import evaluate
-    from musicclass.training.train import versions
-
-    what = {
-        "name": bundle.name,
-        "config": to_dict(made.config),
-        "parameters": made.parameters,
-        "history": made.history,
-        "versions": versions(),
-    }
-    evaluate.write_history(bundle / "history.csv", made.history)
-    plots.save(plots.history(made.history, "mean of the CNN-LSTMs"), bundle / "history.png")
-    side = judged_side(card)
-    plots.evaluation(bundle, tuple(card["genres"]), card["metrics"][side], f"{bundle.name}, {SIDE_NAMES[side]} tracks")
-    save_bundle(bundle, made.network, what | card)
-    print(card["about"], f"{bundle} written", sep="\n")
-
-
-def told(
-    confidence: Confidence,
-    ids: tuple[str, ...],
-    windows: list[Array],
-    logits: list[Array],
-    genres: tuple[str, ...],
-    genre_of: dict[str, str],
-) -> list[dict[str, Any]]:
-    """Rows as of `predict_tracks`, for networks that are no bundle of their own."""
-    from musicclass.training.evaluate import as_row
-
-    rows = []
-    for name, heard, scores in zip(ids, windows, logits, strict=True):
-        found = confidence.track(heard, scores)
-        best = genres[int(found.probabilities.argmax())]
-        answer = best if found.confidence >= confidence.min_confidence else UNKNOWN
-        rows.append(as_row(name, genre_of[name], answer, found.confidence, found.probabilities))
-    return rows
-
-
-def told_in_turns(
-    learnt: list[Array],
-    ids: tuple[str, ...],
-    windows: list[Array],
-    logits: list[Array],
-    truth: Ints,
-    genres: tuple[str, ...],
-    genre_of: dict[str, str],
-) -> list[dict[str, Any]]:
-    """Rows of held-out tracks, each calibrated by those of the other turns."""
-    turn, rows = turns(truth), {}
-    for k in range(TURNS):
-        left, rest = np.flatnonzero(turn == k), np.flatnonzero(turn != k)
-        confidence = Confidence.fit(learnt, *([x[i] for i in rest] for x in (windows, logits)), truth[rest])
-        asked = ([x[i] for i in left] for x in (windows, logits))
-        rows |= zip(left.tolist(), told(confidence, tuple(ids[i] for i in left), *asked, genres, genre_of), strict=True)
-    return [rows[i] for i in range(len(ids))]
-
-
-def mean_logits(networks: Sequence[list[Array]]) -> list[Array]:
-    """Of networks' logits for the windows of each track, those of all together."""
-    return [np.mean(logits, axis=0) for logits in zip(*networks, strict=True)]
-
-
 def mean_row(rows: tuple[dict[str, float], ...]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def about_stand_in(judged: dict[str, Any]) -> str:
+def about(judged: dict[str, Any], tracks: int) -> str:
     from musicclass.training.evaluate import in_words
 
     return (
-        f"{WHAT} They were trained on the training tracks of GTZAN's filtered split. "
-        f"Right on {in_words(judged)} for validation, by which its settings were chosen."
-    )
-
-
-def about(judged: dict[str, Any]) -> str:
-    from musicclass.training.evaluate import in_words
-
-    return (
-        f"{WHAT} They were trained on the training and validation tracks of GTZAN's filtered split. A stand-in, made "
-        f"alike from the training tracks alone, is right on {in_words(judged)} for validation. "
+        f"{WHAT} They were trained on the {tracks} training and validation tracks of GTZAN's filtered split. In "
+        f"{FOLDS} folds of these by artist, networks made alike are right on {in_words(judged, SIDE_NAMES['folds'])}. "
         "The result on the test tracks is still to come."
     )
 

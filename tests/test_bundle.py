@@ -30,7 +30,7 @@ def test_what_ships():
     assert (bundle.path / MODEL).stat().st_size <= 8e6
     side = bundle.card["data"]["split"]
     assert len(side["train"]) == 639 and not side["valid"]
-    assert len(bundle.card["predictions"]["stand_in"]) == 197 and bundle.card["config"]["model"]["members"] == 2
+    assert len(bundle.card["predictions"]["folds"]) == 596 and bundle.card["config"]["model"]["members"] == 2
 
 
 def test_a_copy_works_the_same(copy):

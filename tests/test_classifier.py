@@ -30,7 +30,8 @@ def test_a_prediction_is_whole(classifier, wav, music):
     assert list(found.probabilities.values()) == sorted(found.probabilities.values(), reverse=True)
     assert found.probabilities[found.best_guess] == max(found.probabilities.values())
     assert 0 < found.confidence < 1 and 0 < found.familiarity < 1
-    assert found.genre == (found.best_guess if found.confidence >= classifier.min_confidence else "unknown")
+    assert found.confidence == pytest.approx(found.probabilities[found.best_guess] * min(1, 2 * found.familiarity))
+    assert found.genre == (found.best_guess if found.familiarity >= 0.5 else "unknown")
     assert json.loads(found.to_json())["segments"][0]["start"] == 0
 
 

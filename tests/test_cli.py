@@ -291,7 +291,7 @@ def test_train_evaluate_features_from_start_to_end(run, wav, tmp_path):
 
 def test_evaluate_shows_what_ships(run):
     status, out, err = run("evaluate", "gtzan")
-    assert status == 0 and "197 tracks" in out and "no test result yet" in err
+    assert status == 0 and "596 tracks" in out and "no test result yet" in err
 
 
 def test_every_command_of_the_readme_exists():

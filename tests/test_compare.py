@@ -60,7 +60,7 @@ def test_on_the_command_line(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["musicclass", "compare", "gtzan", "gtzan"])
     assert main() == 0
     out = capsys.readouterr().out
-    assert "197 tracks" in out and "no difference" in out
+    assert "596 tracks" in out and "no difference" in out
     monkeypatch.setattr("sys.argv", ["musicclass", "compare", "gtzan", "gtzan", "--json"])
     assert main() == 0 and json.loads(capsys.readouterr().out)["mcnemar_p"] == 1
 
@@ -71,7 +71,7 @@ def test_the_report_stands_alone(tmp_path, capsys, monkeypatch):
     assert main() == 0
     text = page.read_text(encoding="utf-8")
     assert text.count('src="data:image/png;base64,') == 5 and not re.search(r'(src|href)="(?!data:)', text)
-    assert f"{load_bundle().card['metrics']['stand_in']['accuracy']:.1%}" in text and "reggae" in text
+    assert f"{load_bundle().card['metrics']['folds']['accuracy']:.1%}" in text and "reggae" in text
     monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", "gtzan", "--report", str(tmp_path / "report.pdf")])
     assert main() == 2 and ".html" in capsys.readouterr().err
 

@@ -398,7 +398,7 @@ def test_the_model_in_figures(browser: Browser, server: httpx.Client) -> None:
     with opened(browser, f"{server.base_url}/model") as page:
         cells = page.locator("#confusion td button")
         expect(cells).to_have_count(100)
-        counts = card["metrics"]["stand_in"]["confusion"]
+        counts = card["metrics"]["folds"]["confusion"]
         cells.nth(1 * 10 + 1).click()
         expect(page.locator("#told-cell")).to_have_text("Of 20 classical tracks, 20 were told as classical (100%).")
         page.keyboard.press("ArrowRight")
@@ -406,13 +406,13 @@ def test_the_model_in_figures(browser: Browser, server: httpx.Client) -> None:
         assert [cell.replace("·", "0") for cell in cells.all_text_contents()] == [str(n) for row in counts for n in row]
         expect(page.locator("#reliability circle")).to_have_count(15)
         expect(page.locator("#bins tbody tr")).to_have_count(15)
-        expect(page.locator("#numbers")).to_contain_text(f"{100 * card['metrics']['stand_in']['accuracy']:.1f}%")
-    judged = {"stand_in": card["metrics"]["stand_in"], "test": card["metrics"]["stand_in"] | {"accuracy": 0.123}}
+        expect(page.locator("#numbers")).to_contain_text(f"{100 * card['metrics']['folds']['accuracy']:.1f}%")
+    judged = {"folds": card["metrics"]["folds"], "test": card["metrics"]["folds"] | {"accuracy": 0.123}}
     answers = {"**/v1/model": card | {"metrics": judged}}
     with opened(browser, f"{server.base_url}/model", answers=answers) as page:
         expect(page.locator("#numbers")).to_contain_text("12.3%")
-        page.get_by_label("Judged").select_option("stand_in")
-        expect(page.locator("#numbers")).to_contain_text(f"{100 * card['metrics']['stand_in']['accuracy']:.1f}%")
+        page.get_by_label("Judged").select_option("folds")
+        expect(page.locator("#numbers")).to_contain_text(f"{100 * card['metrics']['folds']['accuracy']:.1f}%")
 
 
 def test_a_library_is_looked_at_heard_and_corrected(browser: Browser, server: httpx.Client) -> None:

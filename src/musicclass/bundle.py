@@ -22,9 +22,9 @@ SIDE_NAMES = {
     "train": "training",
     "valid": "validation",
     "test": "test",
-    "stand_in": "stand-in's validation",  # of a model made alike that didn't train on them, as this one did
+    "folds": "held-out",  # in folds by artist, of models made alike that didn't train on them, as this one did
 }
-JUDGED = ("test", "valid", "stand_in")
+JUDGED = ("test", "valid", "folds")
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from musicclass import audio
 from musicclass.bundle import Bundle, load_bundle
-from musicclass.confidence import Floats
+from musicclass.confidence import Floats, is_known, sure
 from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import SilentError
 from musicclass.features import Array, highest_frequency, log_mel_of_blocks, mfcc, scale_window, window_starts
@@ -42,7 +42,7 @@ class Classifier:
 
     def __init__(self, bundle: Bundle, limits: AudioConfig | None = None, min_confidence: float | None = None):
         self.bundle = bundle
-        self.min_confidence = bundle.confidence.min_confidence if min_confidence is None else min_confidence
+        self.min_confidence = min_confidence
         self.genres = bundle.genres
         self.limits = limits or AudioConfig()
         self._session = bundle.session()
@@ -54,7 +54,8 @@ class Classifier:
     ) -> Classifier:
         """The classifier of a bundle's folder, or of one that ships, by its name. Raises BundleError.
 
-        Below `min_confidence`, by default the bundle's own, a genre is told as unknown; 0 always names one.
+        A genre is unknown where the music is less familiar than 0.5, or, with `min_confidence`, where confidence is
+        below that; 0 always names one.
         """
         return cls(load_bundle(source), limits, min_confidence)
 
@@ -113,18 +114,18 @@ class Classifier:
         guess = next(iter(ranked))
         return Prediction(
             file=file,
-            genre=self._named(guess, told.confidence),
+            genre=self._named(guess, told.confidence, told.familiarity),
             best_guess=guess,
             confidence=told.confidence,
             familiarity=told.familiarity,
             probabilities=ranked,
             duration=heard.duration,
-            segments=tuple(self._segments(heard.times, sounds, told.by_window, told.sure)),
+            segments=tuple(self._segments(heard.times, sounds, told.by_window, told.familiar)),
             model=self.bundle.name,
         )
 
-    def _named(self, guess: str, confidence: float) -> str:
-        return guess if confidence >= self.min_confidence else UNKNOWN
+    def _named(self, guess: str, confidence: float, familiarity: float) -> str:
+        return guess if is_known(familiarity, confidence, self.min_confidence) else UNKNOWN
 
     def probabilities(self, windows: Array) -> Floats:
         """Calibrated probabilities (n_windows, n_genres) of MFCC windows (n_windows, n_frames, n_mfcc)."""
@@ -136,17 +137,17 @@ class Classifier:
         return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in batches])
 
     def _segments(
-        self, times: Floats, sounds: npt.NDArray[np.bool_], probabilities: Floats, confidence: Floats
+        self, times: Floats, sounds: npt.NDArray[np.bool_], probabilities: Floats, familiar: Floats
     ) -> Iterator[Segment]:
-        rows = zip(probabilities, map(float, confidence), strict=True)
+        rows = zip(probabilities, familiar.tolist(), sure(probabilities, familiar).tolist(), strict=True)
         for (start, end), sounding in zip(times.tolist(), sounds, strict=True):
             if not sounding:
                 yield Segment(start, end, genre=None, best_guess=None, confidence=0.0, probabilities={})
                 continue
-            row, sure = next(rows)
+            row, familiarity, confidence = next(rows)
             guess = self.genres[int(row.argmax())]
             shares = dict(zip(self.genres, map(float, row), strict=True))
-            yield Segment(start, end, self._named(guess, sure), guess, sure, shares)
+            yield Segment(start, end, self._named(guess, confidence, familiarity), guess, confidence, shares)
 
 
 def hear(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None, fast: bool = False) -> Heard:

@@ -1,8 +1,8 @@
 """What a network's answer is worth: calibrated probabilities, and whether it heard music of the kind it knows.
 
-A network names a genre for a dial tone as firmly as for a song. So confidence rests on three things: the probability
-of the best genre, among the genres; how near the answer lies to those that tracks of one genre get; and how near the
-sound lies to the music that was learnt, which the network has no part in.
+A network names a genre for a dial tone as firmly as for a song. So there is familiarity beside probability: how near
+the answer, all logits together, lies to those that tracks of one genre get, and how near the sound lies to the music
+that was learnt, which the network has no part in. What is unfamiliar is unknown, and its confidence low.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import scipy.optimize
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from musicclass.features import Array
 
@@ -21,11 +21,12 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 N_MFCC = 8  # the lowest coefficients: the spectrum's rough shape; with more, unheard music seems strange too
-STEEPNESS = 6  # how fast the share of familiarity falls with the distance of a sound
-STRANGE = 12  # how much that distance, squared once more, takes from the evidence
-SLOPE = 0.2  # how fast the log-odds of being right rise with the evidence
+STEEPNESS = 6  # how fast familiarity falls with the distance of a sound, where that is all there is
+STRANGE = 8  # how much that distance, squared once more, takes from the nearness of an answer
+SLOPE = 0.3  # how fast the log-odds of familiarity rise with nearness
 SHRINKAGE = 0.3  # of the covariance of logits, towards logits that vary each for itself
-UNSURE = 0.05  # share of held-out music that is told to be unknown, at most
+KNOWN = 0.5  # familiarity, at least, of what is told
+UNFAMILIAR = 0.05  # share of held-out music, by answers, which is told to be unknown
 ENOUGH = 5  # held-out tracks of each genre; with fewer, nobody knows how answers to them vary
 TURNS = 5  # in which tracks are left out
 
@@ -63,8 +64,7 @@ class Answers:
     within: Floats  # (n_genres, n_genres), inverse covariance about these
     centre: Floats  # (n_genres,), of all tracks
     overall: Floats  # (n_genres, n_genres), inverse covariance about that
-    edge: float = 0.0  # the nearness that all but UNSURE of held-out tracks have
-    offset: float = 0.0  # of the log-odds of being right
+    edge: float = 0.0  # the nearness that all but UNFAMILIAR of held-out tracks have
 
     @classmethod
     def fit(cls, logits: Floats, genres: Ints) -> Answers:
@@ -83,17 +83,9 @@ class Answers:
         found: Floats = np.einsum("ni,ij,nj->n", all_off, self.overall, all_off) - nearest - STRANGE * distances**2
         return found
 
-    def sure(self, nearness: Floats, probability: Floats) -> Floats:
-        """Confidence in best guesses of some `probability`: how often such answers are right."""
-        return np.asarray(expit(SLOPE * _evidence(nearness, probability) + self.offset))
-
-    def familiarity(self, nearness: Floats) -> Floats:
+    def familiarity(self, logits: Floats, distances: Floats) -> Floats:
         """0.5 at the edge of the music that the model knows, 0 far from it."""
-        return np.asarray(expit(SLOPE * (nearness - self.edge)))
-
-
-def _evidence(nearness: Floats, probability: Floats) -> Floats:
-    return nearness + np.asarray(logit(np.clip(probability, 1e-9, 1 - 1e-9)))
+        return np.asarray(expit(SLOPE * (self.nearness(logits, distances) - self.edge)))
 
 
 def _precision(off: Floats, n_means: int) -> Floats:
@@ -123,9 +115,12 @@ class Told(NamedTuple):
 
     probabilities: Floats  # (n_genres,), sum to 1
     familiarity: float
-    confidence: float
     by_window: Floats  # (n_windows, n_genres), probabilities
-    sure: Floats  # (n_windows,), confidence
+    familiar: Floats  # (n_windows,)
+
+    @property
+    def confidence(self) -> float:
+        return float(sure(self.probabilities, self.familiarity))
 
 
 @dataclass(frozen=True)
@@ -133,54 +128,46 @@ class Confidence:
     """Turns windows and their logits into probabilities and confidence; without arguments, leaves them as they are."""
 
     temperature: float = 1.0  # logits are divided by it (Guo et al. 2017)
-    min_confidence: float = 0.0  # below it, the genre is unknown
     familiarity: Familiarity | None = None
-    answers: Answers | None = None  # where few tracks were held out, confidence is the share of the sound alone
+    answers: Answers | None = None  # where too few tracks were held out, the distance of the sound is all there is
 
     @classmethod
     def fit(cls, learnt: list[Array], held_out: list[Array], logits: list[Array], truth: Ints) -> Confidence:
         """From windows of the training tracks, and from windows, logits and genres of tracks that are none of these."""
         familiarity = Familiarity.fit(learnt, held_out)
-        return cls.calibrated(familiarity, [familiarity.distances(windows) for windows in held_out], logits, truth)
+        distances = [familiarity.distances(windows) for windows in held_out]
+        return cls.calibrated(familiarity, distances, logits, truth, turns(truth))
 
     @classmethod
     def calibrated(
-        cls, familiarity: Familiarity, distances: list[Floats], logits: list[Array], truth: Ints
+        cls, familiarity: Familiarity, distances: list[Floats], logits: list[Array], truth: Ints, turn: Ints
     ) -> Confidence:
-        """From distances (n_windows,), logits (n_windows, n_genres) and genre of each held-out track."""
-        fitted = cls(fit_temperature(logits, truth), 0.0, familiarity)
+        """From distances (n_windows,), logits (n_windows, n_genres) and genre of each held-out track.
+
+        `turn` (n_tracks,): those that are left out together, to know how near tracks lie that nothing was fitted to.
+        """
+        fitted = cls(fit_temperature(logits, truth), familiarity)
         means, far = np.stack([x.mean(axis=0) for x in logits]), np.array([x.mean() for x in distances])
-        best = fitted.probabilities(means).max(axis=1)
-        if np.bincount(truth, minlength=means.shape[1]).min() >= ENOUGH:
-            near, turn = np.zeros(len(truth)), turns(truth)
-            for left in (turn == k for k in range(TURNS)):
-                near[left] = Answers.fit(means[~left], truth[~left]).nearness(means[left], far[left])
-            answers = replace(Answers.fit(means, truth), edge=float(np.quantile(near, UNSURE)))
-            evidence = np.clip(_evidence(near, best), -1e3, 1e3)
-            right = ((means.argmax(axis=1) == truth).sum() + 1) / (len(truth) + 2)  # never all or none (Platt 1999)
-            offset = scipy.optimize.brentq(lambda x: expit(SLOPE * evidence + x).mean() - right, -1e3, 1e3)
-            answers = replace(answers, offset=offset)
-            fitted, sure = replace(fitted, answers=answers), answers.sure(near, best)
-        else:
-            sure = best * share(far)
-        return replace(fitted, min_confidence=float(np.sort(sure)[int(UNSURE * len(sure))]))
+        if np.bincount(truth, minlength=means.shape[1]).min() < ENOUGH:
+            return fitted
+        near = np.zeros(len(truth))
+        for left in (turn == k for k in np.unique(turn)):
+            near[left] = Answers.fit(means[~left], truth[~left]).nearness(means[left], far[left])
+        edge = float(np.quantile(near, UNFAMILIAR))
+        return replace(fitted, answers=replace(Answers.fit(means, truth), edge=edge))
 
     def track(self, windows: Array, logits: Array) -> Told:
         """What a track's windows tell, each and together: by the means of their logits and of their distances."""
         together = logits.mean(axis=0, keepdims=True)
-        by_window, probabilities = self.probabilities(logits), self.probabilities(together)
         distances = self.familiarity.distances(windows) if self.familiarity is not None else np.zeros(len(windows))
-        (familiarity,), (confidence,) = self._worth(together, probabilities, distances.mean(keepdims=True))
-        _, sure = self._worth(logits, by_window, distances)
-        return Told(probabilities[0], float(familiarity), float(confidence), by_window, sure)
+        (familiarity,) = self._familiar(together, distances.mean(keepdims=True))
+        familiar = self._familiar(logits, distances)
+        return Told(self.probabilities(together[0]), float(familiarity), self.probabilities(logits), familiar)
 
-    def _worth(self, logits: Array, probabilities: Floats, distances: Floats) -> tuple[Floats, Floats]:
-        """Familiarity and confidence (n,) each."""
-        best = probabilities.max(axis=1)
+    def _familiar(self, logits: Array, distances: Floats) -> Floats:
         if self.answers is None:
-            return share(distances), best * share(distances)
-        nearness = self.answers.nearness(np.asarray(logits, np.float64), distances)
-        return self.answers.familiarity(nearness), self.answers.sure(nearness, best)
+            return share(distances)
+        return self.answers.familiarity(np.asarray(logits, np.float64), distances)
 
     def probabilities(self, logits: Array) -> Floats:
         """Of each genre: the softmax of logits (..., n_genres) over the temperature."""
@@ -188,7 +175,7 @@ class Confidence:
 
     def to_dict(self) -> dict[str, Any]:
         """For the card."""
-        plain: dict[str, Any] = {"temperature": self.temperature, "min_confidence": self.min_confidence}
+        plain: dict[str, Any] = {"temperature": self.temperature}
         for name in PARTS:
             if part := getattr(self, name):
                 plain[name] = {key: np.asarray(value).tolist() for key, value in vars(part).items()}
@@ -198,7 +185,7 @@ class Confidence:
     def from_dict(cls, plain: dict[str, Any]) -> Confidence:
         """From a card. Raises KeyError, TypeError or ValueError for what is none."""
         parts = {key: _part(kind, plain[key]) for key, kind in PARTS.items() if key in plain}
-        return cls(float(plain["temperature"]), float(plain["min_confidence"]), **parts)
+        return cls(float(plain["temperature"]), **parts)
 
 
 PARTS = {"familiarity": Familiarity, "answers": Answers}
@@ -225,9 +212,19 @@ def fit_temperature(logits: list[Array], truth: npt.NDArray[np.intp]) -> float:
     return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def share(distance: Any) -> Any:
+def share(distances: Floats) -> Floats:
     """From 1, as near as the music that was learnt, over 0.5 at a distance of 1, to 0, far off."""
-    return 1 / (1 + distance**STEEPNESS)
+    return 1 / (1 + distances**STEEPNESS)
+
+
+def sure(probabilities: Floats, familiarity: Any) -> Any:
+    """Confidence: the best of probabilities (..., n_genres), as long as it is for music that the model knows."""
+    return probabilities.max(axis=-1) * np.minimum(1, familiarity / KNOWN)
+
+
+def is_known(familiarity: float, confidence: float, min_confidence: float | None) -> bool:
+    """Whether a genre is named: by familiarity, or by a least confidence, where somebody wants that instead."""
+    return familiarity >= KNOWN if min_confidence is None else confidence >= min_confidence
 
 
 def softmax(logits: Array) -> Floats:

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from musicclass.confidence import KNOWN
+
 UNKNOWN = "unknown"
 
 
@@ -28,8 +30,8 @@ class Prediction:
     file: str | None  # None for a waveform
     genre: str  # "unknown" where the model isn't fit to say
     best_guess: str  # the most probable genre all the same
-    confidence: float  # how probably `best_guess` is right; low also where `familiarity` is
-    familiarity: float  # near 1: answer and sound are like those of known music; 0.5 at its edge; near 0: far off
+    confidence: float  # the probability of `best_guess`, lower where `familiarity` is below 0.5
+    familiarity: float  # near 1: sound and answer are like those of known music; 0.5 at its edge; 0 far off
     probabilities: dict[str, float]  # every genre, most probable first; they sum to 1
     duration: float  # seconds that were heard
     segments: tuple[Segment, ...]
@@ -47,5 +49,5 @@ def in_words(prediction: Prediction) -> str:
     """Such as "jazz, 71% sure", or "unknown: unlike the music this model knows; best guess jazz"."""
     if prediction.genre != UNKNOWN:
         return f"{prediction.genre}, {prediction.confidence:.0%} sure"
-    why = "unlike the music this model knows" if prediction.familiarity < 0.5 else "no genre stands out"
+    why = "unlike the music this model knows" if prediction.familiarity < KNOWN else "no genre stands out"
     return f"{UNKNOWN}: {why}; best guess {prediction.best_guess}"

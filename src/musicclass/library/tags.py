@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from musicclass.audio import FORMATS
 from musicclass.bundle import Bundle, load_bundle
+from musicclass.confidence import is_known
 from musicclass.errors import ConfigError, LibraryError, require
 from musicclass.files import move, sync
 from musicclass.library import delta
@@ -370,7 +371,7 @@ class Tagging:
 
     mode: Mode = Mode.only_missing
     top: int = 1  # so many genres
-    min_confidence: float | None = None  # by default the model's own
+    min_confidence: float | None = None  # by default, familiar music is told
     names: dict[str, str] = field(default_factory=dict)  # the user's, for the model's
 
 
@@ -410,8 +411,7 @@ def proposal(path: str, row: Row, before: tuple[str, ...], bundle: Bundle, taggi
     """The change of a file's genres that follows from its row, or why there is none."""
     if row["status"] != OK:
         return Left(str(row["error"]), failed=True)
-    least = bundle.confidence.min_confidence if tagging.min_confidence is None else tagging.min_confidence
-    if row["confidence"] < least:
+    if not is_known(row["familiarity"], row["confidence"], tagging.min_confidence):
         return Left(f"{path}: unknown ({row['best_guess']}, {row['confidence']:.0%} sure)")
     ranked = sorted(bundle.genres, key=lambda genre: -row[f"p_{genre}"])[: tagging.top]
     told = list(dict.fromkeys(tagging.names.get(genre, genre) for genre in ranked))

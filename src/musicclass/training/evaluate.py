@@ -18,7 +18,7 @@ from musicclass.files import write_text
 from musicclass.prediction import UNKNOWN
 from musicclass.printing import progress
 
-# track, genre (the true one), told (a genre or "unknown"), confidence, probabilities (in the model's order of genres)
+# track, genre (the true one), told (a genre or "unknown"), familiarity, confidence, probabilities (as its genres)
 Row = dict[str, Any]
 
 
@@ -42,16 +42,22 @@ def predict_tracks(classifier: Classifier, dataset: Dataset, ids: Iterable[str])
             warnings.warn(f"{track.id} is left out: {error}", stacklevel=2)
             continue
         shares = [found.probabilities[genre] for genre in classifier.genres]
-        rows.append(as_row(track.id, track.genre, found.genre, found.confidence, shares))
+        rows.append(as_row(track.id, track.genre, found.genre, found.familiarity, found.confidence, shares))
     return rows
 
 
-def as_row(track: str, genre: str, told: str, confidence: float, probabilities: Sequence[float]) -> Row:
+def as_row(
+    track: str, genre: str, told: str, familiarity: float, confidence: float, probabilities: Sequence[float]
+) -> Row:
     """One track's row."""
-    shares = [round(float(share), 6) for share in probabilities]
     return {
-        "track": track, "genre": genre, "told": told, "confidence": round(confidence, 6), "probabilities": shares
-    }  # fmt: skip
+        "track": track,
+        "genre": genre,
+        "told": told,
+        "familiarity": round(familiarity, 6),
+        "confidence": round(confidence, 6),
+        "probabilities": [round(float(share), 6) for share in probabilities],
+    }
 
 
 def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:

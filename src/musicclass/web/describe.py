@@ -74,7 +74,7 @@ class Answer(BaseModel):
     file: str
     genre: str = Field(description='"unknown" where the model is not fit to say')
     best_guess: str
-    confidence: float = Field(description="that best_guess is right; low also where familiarity is")
+    confidence: float = Field(description="the probability of best_guess, lower where familiarity is below 0.5")
     familiarity: float = Field(description="0.5 at the edge of the music that the model knows, near 0 far from it")
     probabilities: dict[str, float]
     duration: float = Field(description="seconds that were heard")

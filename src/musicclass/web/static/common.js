@@ -77,7 +77,7 @@ export async function ask(address, options) {
 }
 
 const RIGHT = {
-  test: "It was right", stand_in: "A stand-in for it was right",
+  test: "It was right", folds: "Models made alike, which didn't know the artists, were right",
   valid: "It was right, while its settings were chosen,", train: "It was right, where it had learnt,",
 };
 /** The parts on which a model was judged, what tells most first. */

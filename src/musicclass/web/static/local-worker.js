@@ -2,7 +2,7 @@
 import * as ort from "./ort/ort.wasm.min.mjs";
 import {groupEdges, logMel, mfcc, scaleWindow, windowStarts} from "./features.js";
 
-const BATCH = 32, CELL_SECONDS = 1, BAND_GROUPS = 8, STRETCHES = 5, STEEPNESS = 6, STRANGE = 12, SLOPE = .2, N_STATISTICS = 8, PEAKS = 1500, PEAK_SAMPLES = 441;
+const BATCH = 32, CELL_SECONDS = 1, BAND_GROUPS = 8, STRETCHES = 5, STEEPNESS = 6, STRANGE = 8, SLOPE = .3, KNOWN = .5, N_STATISTICS = 8, PEAKS = 1500, PEAK_SAMPLES = 441;
 const PICTURE_WIDTH = 1200;
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 ort.env.wasm.numThreads = 1;
@@ -51,22 +51,21 @@ async function told(frames, duration, name, tell) {
   const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
   const together = model.genres.map((_, genre) => mean(logits.map(row => row[genre])));
   const overall = softmax(together), best = overall.indexOf(Math.max(...overall));
-  const {familiarity, confidence} = worth(together, overall, mean(distances));
+  const {familiarity, confidence, known} = worth(together, overall, mean(distances));
   const order = model.genres.map((_, i) => i).sort((a, b) => overall[b] - overall[a]);
-  const named = (guess, sure) => sure >= model.min_confidence ? guess : "unknown";
   const part = duration / windows.length;
   let next = 0;
   const segments = windows.map((window, i) => {
     const times = {start: i * part, end: (i + 1) * part};
     if (!window) return {...times, genre: null, best_guess: null, confidence: 0, probabilities: {}};
-    const row = rows[next], sure = worth(logits[next], row, distances[next]).confidence;
+    const row = rows[next], told = worth(logits[next], row, distances[next]);
     next += 1;
     const guess = model.genres[row.indexOf(Math.max(...row))];
     const shares = Object.fromEntries(model.genres.map((genre, k) => [genre, row[k]]));
-    return {...times, genre: named(guess, sure), best_guess: guess, confidence: sure, probabilities: shares};
+    return {...times, genre: told.known ? guess : "unknown", best_guess: guess, confidence: told.confidence, probabilities: shares};
   });
   return {
-    file: name, genre: named(model.genres[best], confidence), best_guess: model.genres[best], confidence, familiarity,
+    file: name, genre: known ? model.genres[best] : "unknown", best_guess: model.genres[best], confidence, familiarity,
     probabilities: Object.fromEntries(order.map(i => [model.genres[i], overall[i]])), duration, segments, model: model.name,
   };
 }
@@ -115,16 +114,20 @@ function distance({data, length}) {
 const squared = (off, precision) =>
   off.reduce((sum, a, i) => sum + a * precision[i].reduce((part, p, j) => part + p * off[j], 0), 0);
 
-/** Familiarity and confidence, as in confidence.py. */
+/** Familiarity, confidence, and whether a genre is named, as in confidence.py. */
 function worth(logits, probabilities, distance) {
-  const {answers} = model.confidence, best = Math.max(...probabilities);
-  const share = 1 / (1 + distance ** STEEPNESS), expit = x => 1 / (1 + Math.exp(-x));
-  if (!answers) return {familiarity: share, confidence: best * share};
+  const familiarity = familiar(logits, distance);
+  const confidence = Math.max(...probabilities) * Math.min(1, familiarity / KNOWN);
+  return {familiarity, confidence, known: model.min_confidence === null ? familiarity >= KNOWN : confidence >= model.min_confidence};
+}
+
+function familiar(logits, distance) {
+  const {answers} = model.confidence;
+  if (!answers) return 1 / (1 + distance ** STEEPNESS);
   const from = (means, precision) => squared(logits.map((value, i) => value - means[i]), precision);
   const nearest = Math.min(...answers.means.map(means => from(means, answers.within)));
   const nearness = from(answers.centre, answers.overall) - nearest - STRANGE * distance ** 2;
-  const p = Math.min(1 - 1e-9, Math.max(1e-9, best)), evidence = nearness + Math.log(p / (1 - p));
-  return {familiarity: expit(SLOPE * (nearness - answers.edge)), confidence: expit(SLOPE * evidence + answers.offset)};
+  return 1 / (1 + Math.exp(-SLOPE * (nearness - answers.edge)));
 }
 
 /** What the answer rests on: cover one cell after the other, and see what is lost of the genre's log-odds. */

@@ -3,7 +3,7 @@ import {$, card, colour, judged, make, percent} from "./common.js";
 
 const NAMES = {
   test: "on test tracks", valid: "on validation tracks", train: "on training tracks, which it has heard",
-  stand_in: "a stand-in that was trained without them, on validation tracks",
+  folds: "models made alike, each on tracks of artists that it hasn't heard",
 };
 const share = value => `${(100 * value).toFixed(1)}%`;
 const span = ([low, high], tell = share) => `${tell(low)} to ${tell(high)}`;
@@ -126,9 +126,10 @@ function showMade(found) {
     "SHA-256": found.sha256,
   };
   $("made").replaceChildren(...Object.entries(facts).flatMap(([key, text]) => [make("dt", {text: key}), make("dd", {text})]));
-  $("unknown").textContent = `Below a confidence of ${found.min_confidence.toFixed(2)}. Confidence is by the best genre's probability, `
-    + "and by how like known music its answer and the sound are: speech, noise and hum are unlike the music that it learnt from. "
-    + "It learnt only the genres named here; music of other genres is often told as one of them.";
+  const rule = found.min_confidence === null ? "Where the music is unfamiliar: speech, noise and hum, and much music of other genres, are"
+    : `Below a confidence of ${found.min_confidence.toFixed(2)}, which is low where the music is unfamiliar: speech, noise and hum are`;
+  $("unknown").textContent = `${rule} unlike the music that the model learnt from, or get answers unlike those to it. It learnt only the `
+    + "genres named here; music of other genres can be told as one of them. One in twenty tracks of these genres is unfamiliar, too.";
 }
 
 async function main() {
