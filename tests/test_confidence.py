@@ -163,6 +163,10 @@ def test_a_damaged_card_is_refused(tmp_path):
         (tmp_path / "card.json").write_text(json.dumps(damaged))
         with pytest.raises(BundleError, match="damaged"):
             load_bundle(tmp_path)
+    card["confidence"]["answers"] = Confidence.fit(tracks(9), tracks(40), *answers(40)).to_dict()["answers"]
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BundleError, match="answers in 4"):
+        load_bundle(tmp_path)
 
 
 def test_a_card_of_before_is_told_by_sound_alone(tmp_path):

@@ -5,7 +5,7 @@
         auto: yes            # at each import
         mode: only missing   # or append, or replace: what happens to genres that are there
         top: 1               # so many genres a track
-        min_confidence:      # by default the model's own
+        min_confidence:      # by default, what is familiar to the model is told
         model: gtzan
         names:               # yours, for the model's
             hiphop: Hip-Hop

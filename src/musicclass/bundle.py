@@ -107,6 +107,8 @@ def load_bundle(source: str | Path = "gtzan") -> Bundle:
         genres = tuple(str(genre) for genre in card["genres"])
         features = from_dict(FeatureConfig, card["config"]["features"])
         confidence = Confidence.from_dict(card["confidence"]) if "confidence" in card else Confidence()
+        if confidence.answers is not None and (n := len(confidence.answers.centre)) != len(genres):
+            raise ValueError(f"{len(genres)} genres and answers in {n} don't belong together")
         same = card["sha256"] == digest
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise BundleError(f"{path / CARD}: damaged ({error}); train or copy it again") from None

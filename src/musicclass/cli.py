@@ -36,7 +36,8 @@ WorkersOption = Annotated[int | None, typer.Option("--workers", "-j", min=1, hel
 TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds that one file may take.")]
 MemoryOption = Annotated[float, typer.Option(min=0.3, help="GB of memory that one worker may take.")]
 MinimumOption = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Below it, the genre is unknown; by default the model's own.")
+    float | None,
+    typer.Option(min=0, max=1, help="Confidence below which the genre is unknown, instead of familiarity."),
 ]
 
 
