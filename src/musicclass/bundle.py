@@ -107,8 +107,6 @@ def load_bundle(source: str | Path = "gtzan") -> Bundle:
         genres = tuple(str(genre) for genre in card["genres"])
         features = from_dict(FeatureConfig, card["config"]["features"])
         confidence = Confidence.from_dict(card["confidence"]) if "confidence" in card else Confidence()
-        if confidence.answers is not None and (n := len(confidence.answers.centre)) != len(genres):
-            raise ValueError(f"{len(genres)} genres and answers in {n} don't belong together")
         same = card["sha256"] == digest
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise BundleError(f"{path / CARD}: damaged ({error}); train or copy it again") from None
@@ -116,6 +114,8 @@ def load_bundle(source: str | Path = "gtzan") -> Bundle:
         raise BundleError(f"{path}: {MODEL} is not the one that {CARD} describes; train or copy it again")
     if len(set(genres)) != len(genres) or len(genres) < 2:
         raise BundleError(f"{path / CARD}: damaged: needs two different genres or more, has {genres}")
+    if confidence.answers is not None and (n := len(confidence.answers.centre)) != len(genres):
+        raise BundleError(f"{path / CARD}: damaged: {len(genres)} genres and answers in {n} don't belong together")
     return Bundle(path, genres, features, confidence, card)
 
 
