@@ -114,8 +114,10 @@ def load_bundle(source: str | Path = "gtzan") -> Bundle:
         raise BundleError(f"{path}: {MODEL} is not the one that {CARD} describes; train or copy it again")
     if len(set(genres)) != len(genres) or len(genres) < 2:
         raise BundleError(f"{path / CARD}: damaged: needs two different genres or more, has {genres}")
-    if confidence.answers is not None and (n := len(confidence.answers.centre)) != len(genres):
-        raise BundleError(f"{path / CARD}: damaged: {len(genres)} genres and answers in {n} don't belong together")
+    if not confidence.fits(len(genres)):
+        raise BundleError(
+            f"{path / CARD}: damaged: {len(genres)} genres and confidence in others don't belong together"
+        )
     return Bundle(path, genres, features, confidence, card)
 
 

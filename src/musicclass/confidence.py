@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 N_MFCC = 8  # the lowest coefficients: the spectrum's rough shape; with more, unheard music seems strange too
+BIAS_PENALTY = 30  # tracks' worth of log loss for a bias of 1: few tracks move none
 STEEPNESS = 6  # how fast familiarity falls with the distance of a sound, where that is all there is
 STRANGE = 8  # how much that distance, squared once more, takes from the nearness of an answer
 SLOPE = 0.3  # how fast the log-odds of familiarity rise with nearness
@@ -128,6 +129,7 @@ class Confidence:
     """Turns windows and their logits into probabilities and confidence; without arguments, leaves them as they are."""
 
     temperature: float = 1.0  # logits are divided by it (Guo et al. 2017)
+    biases: Floats | float = 0.0  # (n_genres,), added then: more for genres whose new artists are passed over
     familiarity: Familiarity | None = None
     answers: Answers | None = None  # where too few tracks were held out, the distance of the sound is all there is
 
@@ -146,7 +148,7 @@ class Confidence:
 
         `turn` (n_tracks,): those that are left out together, to know how near tracks lie that nothing was fitted to.
         """
-        fitted = cls(fit_temperature(logits, truth), familiarity)
+        fitted = cls(*fit_scale(logits, truth), familiarity)
         means, far = np.stack([x.mean(axis=0) for x in logits]), np.array([x.mean() for x in distances])
         if np.bincount(truth, minlength=means.shape[1]).min() < ENOUGH:
             return fitted
@@ -169,13 +171,17 @@ class Confidence:
             return share(distances)
         return self.answers.familiarity(np.asarray(logits, np.float64), distances)
 
+    def fits(self, n_genres: int) -> bool:
+        """Whether it was made for logits of so many genres."""
+        return np.size(self.biases) in (1, n_genres) and (self.answers is None or len(self.answers.means) == n_genres)
+
     def probabilities(self, logits: Array) -> Floats:
-        """Of each genre: the softmax of logits (..., n_genres) over the temperature."""
-        return softmax(logits / self.temperature)
+        """Of each genre: the softmax of logits (..., n_genres), scaled."""
+        return softmax(logits / self.temperature + self.biases)
 
     def to_dict(self) -> dict[str, Any]:
         """For the card."""
-        plain: dict[str, Any] = {"temperature": self.temperature}
+        plain: dict[str, Any] = {"temperature": self.temperature, "biases": np.asarray(self.biases).tolist()}
         for name in PARTS:
             if part := getattr(self, name):
                 plain[name] = {key: np.asarray(value).tolist() for key, value in vars(part).items()}
@@ -185,7 +191,7 @@ class Confidence:
     def from_dict(cls, plain: dict[str, Any]) -> Confidence:
         """From a card. Raises KeyError, TypeError or ValueError for what is none."""
         parts = {key: _part(kind, plain[key]) for key, kind in PARTS.items() if key in plain}
-        return cls(float(plain["temperature"]), **parts)
+        return cls(float(plain["temperature"]), np.array(plain.get("biases", 0.0), np.float64), **parts)
 
 
 PARTS = {"familiarity": Familiarity, "answers": Answers}
@@ -210,6 +216,22 @@ def fit_temperature(logits: list[Array], truth: npt.NDArray[np.intp]) -> float:
         return -float(np.log(told + 1e-12).mean())
 
     return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def fit_scale(logits: list[Array], truth: Ints) -> tuple[float, Floats]:
+    """Temperature and biases (n_genres,) with the lowest log loss of tracks' mean logits, large biases penalized.
+
+    Bias-corrected temperature scaling (Alexandari et al. 2020).
+    """
+    means = np.stack([item.mean(axis=0) for item in logits])
+
+    def loss(x: Floats) -> float:
+        told = softmax(means / np.exp(x[0]) + x[1:])[np.arange(len(truth)), truth]
+        return float((BIAS_PENALTY * (x[1:] ** 2).sum() - np.log(told + 1e-12).sum()) / len(truth))
+
+    n = means.shape[1]
+    found = scipy.optimize.minimize(loss, np.zeros(1 + n), method="L-BFGS-B", bounds=[(-3, 3), *[(-3, 3)] * n]).x
+    return float(np.exp(found[0])), found[1:]
 
 
 def share(distances: Floats) -> Floats:

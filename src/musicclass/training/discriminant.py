@@ -11,7 +11,7 @@ from musicclass.training.data import TrackWindows
 from musicclass.training.metrics import Ints
 from musicclass.training.model import describe, trunk
 
-SURER = 1.25  # times its logits, to count for as much as the networks beside it, which are surer than they are right
+SURER = 1.75  # times its logits, to count for as much as the networks beside it, which are surer than they are right
 
 
 def solve(model: keras.Model, windows: TrackWindows, shifted: TrackWindows, genres: Ints, shrinkage: float) -> None:

@@ -87,7 +87,8 @@ async function answers(windows, tell = () => {}) {
 
 /** Calibrated probabilities. */
 function softmax(logits) {
-  const high = Math.max(...logits), powers = logits.map(logit => Math.exp((logit - high) / model.confidence.temperature));
+  const {temperature, biases} = model.confidence, scaled = logits.map((logit, i) => logit / temperature + (biases[i] ?? 0));
+  const high = Math.max(...scaled), powers = scaled.map(value => Math.exp(value - high));
   const sum = powers.reduce((a, b) => a + b, 0);
   return powers.map(power => power / sum);
 }
