@@ -194,11 +194,11 @@ def judge_left_out(
         rest = np.flatnonzero(turn != k)
         confidence = Confidence.fit(learnt, *([x[i] for i in rest] for x in (windows.tracks, logits)), truth[rest])
         found.append([scores_of(confidence, *pair) for pair in zip(windows.tracks, logits, strict=True)])
-    is_known = np.arange(len(ids)) < len(truth)
-    areas = {}
+    n = len(truth)
+    is_known, areas = np.arange(len(ids)) < n, {}
     for score in found[0][0]:
         by_turn = np.array([[row[score] for row in rows] for rows in found])
-        values = np.where(is_known, by_turn[np.pad(turn, (0, len(asked))), np.arange(len(ids))], by_turn.mean(axis=0))
+        values = np.concatenate([by_turn[turn, np.arange(n)], by_turn[:, n:].mean(axis=0)])
         low, high = bootstrap(lambda chosen: area(is_known[chosen], values[chosen]), len(ids))  # noqa: B023
         areas[score] = (area(is_known, values), low, high)
     return areas

@@ -92,7 +92,8 @@ def main() -> None:
     folds = by_folds(dataset, options.archive, config)
     shipped = networks_of(config, "whole", options.archive, whole)
     fit_all([member for kinds in (*folds, shipped) for kind in kinds for member in kind], options.out, options.jobs)
-    finish(dataset, whole, config, judge(dataset, folds, options.out), shipped, options.out)
+    judged = judge(dataset, folds, options.out)
+    finish(dataset, whole, config, judged, shipped, options.out)
 
 
 def by_folds(dataset: Dataset, path: Path, config: Config) -> list[list[list[Member]]]:
@@ -206,19 +207,28 @@ class Fold:
     logits: dict[str, list[Array]]  # of the windows, by each kind of network, and by all together
 
 
-def judge(dataset: Dataset, folds: list[list[list[Member]]], out: Path) -> list[Fold]:
+@dataclass(frozen=True)
+class Judged:
+    """What networks are worth on tracks of artists that they didn't hear: by each kind of network, and by all."""
+
+    folds: list[Fold]
+    rows: dict[str, list[dict[str, Any]]]  # as of `predict_tracks`, each fold calibrated by the others
+    metrics: dict[str, dict[str, Any]]
+
+
+def judge(dataset: Dataset, folds: list[list[list[Member]]], out: Path) -> Judged:
     """Ask the networks of each fold for the tracks that they didn't train on; write and print what that is worth."""
     from musicclass.training import evaluate
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
 
     genre_of, found = {track.id: track.genre for track in dataset.tracks}, []
+    first = folds[0][0][0]
+    features = first.config.features
+    frames = load_frames(dataset, (*first.split.train, *first.split.valid), features)  # of all folds
     for kinds in folds:
-        split, config = kinds[0][0].split, kinds[0][0].config
-        frames = load_frames(dataset, (*split.train, *split.valid), config.features)
-        windows = TrackWindows([frames[i] for i in split.valid], config.features)
-        familiarity = Familiarity.fit(
-            familiar_windows([frames[i] for i in split.train], config.features), windows.tracks
-        )
+        split = kinds[0][0].split
+        windows = TrackWindows([frames[i] for i in split.valid], features)
+        familiarity = Familiarity.fit(familiar_windows([frames[i] for i in split.train], features), windows.tracks)
         logits = {kind[0].config.model.network: logits_of(kind, dataset, out, windows, frames) for kind in kinds}
         if len(kinds) > 1:
             logits |= {"+".join(logits): mean_logits(list(logits.values()))}
@@ -235,7 +245,7 @@ def judge(dataset: Dataset, folds: list[list[list[Member]]], out: Path) -> list[
             print(f"  {name:18}", "{:.1%} [{:.1%}, {:.1%}]".format(judged[name], *judged[f"{name}_95"]))
         error = "{:.3f} [{:.3f}, {:.3f}]".format(judged["calibration_error"], *judged["calibration_error_95"])
         print(f"  calibration_error  {error}; of a perfect model {judged['calibration_noise']:.3f}")
-    return found
+    return Judged(found, rows, metrics)
 
 
 def logits_of(
@@ -262,7 +272,7 @@ def calibrated(familiarity: Familiarity, folds: Sequence[Fold], networks: str) -
 
 
 def told(folds: Sequence[Fold], networks: str, genres: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows as of `predict_tracks`, each fold calibrated by the others."""
+    """What `networks` say of the tracks of each fold, calibrated by the others."""
     from musicclass.training.evaluate import as_row
 
     rows = []
@@ -277,7 +287,7 @@ def told(folds: Sequence[Fold], networks: str, genres: tuple[str, ...]) -> list[
 
 
 def finish(
-    dataset: Dataset, split: Split, config: Config, folds: list[Fold], shipped: list[list[Member]], out: Path
+    dataset: Dataset, split: Split, config: Config, judged: Judged, shipped: list[list[Member]], out: Path
 ) -> None:
     """From the trained networks to the bundle that ships, OUT/gtzan."""
     from musicclass.training import evaluate
@@ -289,19 +299,18 @@ def finish(
     windows = TrackWindows([frames[i] for i in split.train], features).tracks
     ranges = np.concatenate([x for x in windows if x.shape[1] == features.window_frames])[::FITTED_BY]
     made = together(config, [[trained(dataset, x, out, frames) for x in kind] for kind in shipped], ranges)
-    networks = max(folds[0].logits, key=len)
-    half = float(np.mean([fold.familiarity.half for fold in folds]))
+    networks = config.model.network
+    half = float(np.mean([fold.familiarity.half for fold in judged.folds]))
     familiarity = replace(Familiarity.fit(familiar_windows(frames.values(), features), windows), half=half)
-    rows = told(folds, networks, genres)
-    judged = evaluate.score(rows, genres)
+    rows, metrics = judged.rows[networks], judged.metrics[networks]
     card = {
         "name": "gtzan",
-        "about": about(judged, len(split.train)),
+        "about": about(metrics, len(split.train)),
         "genres": list(genres),
         "data": data_of(dataset, split, {side: list(ids) for side, ids in split.sides().items()}),
-        "confidence": calibrated(familiarity, folds, networks).to_dict()
+        "confidence": calibrated(familiarity, judged.folds, networks).to_dict()
         | {"fitted_on": f"{len(rows)} tracks, by networks that heard none of their artists"},
-        "metrics": {"folds": judged},
+        "metrics": {"folds": metrics},
         "predictions": {"folds": rows},
         "config": to_dict(made.config),
         "parameters": made.parameters,
@@ -311,7 +320,7 @@ def finish(
     bundle = out / "gtzan"
     evaluate.write_history(bundle / "history.csv", made.history)
     plots.save(plots.history(made.history, "mean of the CNN-LSTMs"), bundle / "history.png")
-    plots.evaluation(bundle, genres, judged, f"gtzan, {SIDE_NAMES['folds']} tracks")
+    plots.evaluation(bundle, genres, metrics, f"gtzan, {SIDE_NAMES['folds']} tracks")
     save_bundle(bundle, made.network, card)
     print(card["about"], f"{bundle} written", sep="\n")
 

@@ -304,6 +304,7 @@ def test_in_the_browser_alone_all_real_clips_get_the_same_answers(page: Page) ->
 def assert_same(here: dict, there: dict) -> None:
     assert (here["genre"], here["best_guess"]) == (there["genre"], there["best_guess"])
     assert here["confidence"] == pytest.approx(there["confidence"], abs=0.02)
+    assert here["familiarity"] == pytest.approx(there["familiarity"], abs=0.02)
     for genre, share in there["probabilities"].items():
         assert here["probabilities"][genre] == pytest.approx(share, abs=0.02)
     assert [part["genre"] for part in here["segments"]] == [part["genre"] for part in there["segments"]]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from musicclass import audio
 from musicclass.bundle import Bundle, load_bundle
-from musicclass.confidence import Floats, is_known, sure
+from musicclass.confidence import Floats, Told, is_known
 from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import SilentError
 from musicclass.features import Array, highest_frequency, log_mel_of_blocks, mfcc, scale_window, window_starts
@@ -120,7 +120,7 @@ class Classifier:
             familiarity=told.familiarity,
             probabilities=ranked,
             duration=heard.duration,
-            segments=tuple(self._segments(heard.times, sounds, told.by_window, told.familiar)),
+            segments=tuple(self._segments(heard.times, sounds, told)),
             model=self.bundle.name,
         )
 
@@ -136,10 +136,8 @@ class Classifier:
         batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
         return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in batches])
 
-    def _segments(
-        self, times: Floats, sounds: npt.NDArray[np.bool_], probabilities: Floats, familiar: Floats
-    ) -> Iterator[Segment]:
-        rows = zip(probabilities, familiar.tolist(), sure(probabilities, familiar).tolist(), strict=True)
+    def _segments(self, times: Floats, sounds: npt.NDArray[np.bool_], told: Told) -> Iterator[Segment]:
+        rows = zip(told.by_window, told.familiar.tolist(), told.sure.tolist(), strict=True)
         for (start, end), sounding in zip(times.tolist(), sounds, strict=True):
             if not sounding:
                 yield Segment(start, end, genre=None, best_guess=None, confidence=0.0, probabilities={})

@@ -121,7 +121,12 @@ class Told(NamedTuple):
 
     @property
     def confidence(self) -> float:
-        return float(sure(self.probabilities, self.familiarity))
+        return float(_sure(self.probabilities, self.familiarity))
+
+    @property
+    def sure(self) -> Floats:
+        """Confidence by window (n_windows,)."""
+        return np.asarray(_sure(self.by_window, self.familiar))
 
 
 @dataclass(frozen=True)
@@ -207,15 +212,13 @@ def _part(kind: Any, plain: dict[str, Any]) -> Any:
     return kind(**{name: value if value.ndim else float(value) for name, value in values.items()})
 
 
-def fit_temperature(logits: list[Array], truth: npt.NDArray[np.intp]) -> float:
+def fit_temperature(logits: list[Array], truth: Ints) -> float:
     """The temperature with the lowest log loss of tracks' mean logits; logits (n_windows, n_genres) by track."""
     means = np.stack([item.mean(axis=0) for item in logits])
-
-    def loss(log_temperature: float) -> float:
-        told = softmax(means / np.exp(log_temperature))[np.arange(len(truth)), truth]
-        return -float(np.log(told + 1e-12).mean())
-
-    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    found = scipy.optimize.minimize_scalar(
+        lambda log_temperature: _log_loss(means / np.exp(log_temperature), truth), bounds=(-3, 3), method="bounded"
+    )
+    return float(np.exp(found.x))
 
 
 def fit_scale(logits: list[Array], truth: Ints) -> tuple[float, Floats]:
@@ -226,12 +229,16 @@ def fit_scale(logits: list[Array], truth: Ints) -> tuple[float, Floats]:
     means = np.stack([item.mean(axis=0) for item in logits])
 
     def loss(x: Floats) -> float:
-        told = softmax(means / np.exp(x[0]) + x[1:])[np.arange(len(truth)), truth]
-        return float((BIAS_PENALTY * (x[1:] ** 2).sum() - np.log(told + 1e-12).sum()) / len(truth))
+        penalty = BIAS_PENALTY * (x[1:] ** 2).sum() / len(truth)
+        return _log_loss(means / np.exp(x[0]) + x[1:], truth) + float(penalty)
 
     n = means.shape[1]
-    found = scipy.optimize.minimize(loss, np.zeros(1 + n), method="L-BFGS-B", bounds=[(-3, 3), *[(-3, 3)] * n]).x
+    found = scipy.optimize.minimize(loss, np.zeros(1 + n), method="L-BFGS-B", bounds=[(-3, 3)] * (1 + n)).x
     return float(np.exp(found[0])), found[1:]
+
+
+def _log_loss(logits: Array, truth: Ints) -> float:
+    return -float(np.log(softmax(logits)[np.arange(len(truth)), truth] + 1e-12).mean())
 
 
 def share(distances: Floats) -> Floats:
@@ -239,7 +246,7 @@ def share(distances: Floats) -> Floats:
     return 1 / (1 + distances**STEEPNESS)
 
 
-def sure(probabilities: Floats, familiarity: Any) -> Any:
+def _sure(probabilities: Floats, familiarity: Any) -> Any:
     """Confidence: the best of probabilities (..., n_genres), as long as it is for music that the model knows."""
     return probabilities.max(axis=-1) * np.minimum(1, familiarity / KNOWN)
 

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 
 from musicclass.classifier import track_windows
+from musicclass.confidence import Ints
 from musicclass.config import Config, FeatureConfig
 from musicclass.datasets import Dataset
 from musicclass.features import Array, mfcc
 from musicclass.printing import progress
 from musicclass.training import augment
-from musicclass.training.metrics import Ints
 
 SHIFTED = 15  # windows of each track at another pitch and tempo
 

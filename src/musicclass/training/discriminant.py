@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from musicclass.confidence import TURNS, Floats, fit_temperature, turns
+from musicclass.confidence import TURNS, Floats, Ints, fit_temperature, turns
 from musicclass.training.data import TrackWindows
-from musicclass.training.metrics import Ints
 from musicclass.training.model import describe, trunk
 
 SURER = 1.75  # times its logits, to count for as much as the networks beside it, which are surer than they are right
@@ -31,13 +30,11 @@ def solve(model: keras.Model, windows: TrackWindows, shifted: TrackWindows, genr
     of_track = np.repeat(np.tile(np.arange(len(genres)), 2), lengths)
     vectors, shares, answers = np.concatenate(both), np.repeat(1 / lengths, lengths), genres[of_track]
     n_genres = model.output_shape[-1]
-    logits = dict.fromkeys(range(len(genres)), np.zeros((1, n_genres)))
     turn = turns(genres)
-    for left in (turn == k for k in range(TURNS)):
-        rest = ~left[of_track]
-        weights, biases = discriminant(vectors[rest], shares[rest], answers[rest], n_genres, shrinkage)
-        logits |= {i: plain[i] @ weights + biases for i in np.flatnonzero(left).tolist()}
-    temperature = fit_temperature(list(logits.values()), genres) / SURER
+    rests = [(turn != k)[of_track] for k in range(TURNS)]
+    without = [discriminant(vectors[rest], shares[rest], answers[rest], n_genres, shrinkage) for rest in rests]
+    logits = [own @ without[k][0] + without[k][1] for own, k in zip(plain, turn.tolist(), strict=True)]
+    temperature = fit_temperature(logits, genres) / SURER
     weights, biases = discriminant(vectors, shares, answers, n_genres, shrinkage)
     model.set_weights([*model.get_weights()[:2], weights / temperature, biases / temperature])
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from musicclass.confidence import softmax
+from musicclass.confidence import Ints, softmax
 from musicclass.config import Config, TrainConfig, to_dict, with_seed
 from musicclass.errors import ConfigError, DatasetError
 from musicclass.features import Array
@@ -20,7 +20,6 @@ from musicclass.files import write_atomically
 from musicclass.printing import progress_bar
 from musicclass.training.data import PairedWindows, ShiftedWindows, TrackWindows, TrainingWindows, Windows
 from musicclass.training.discriminant import solve
-from musicclass.training.metrics import Ints
 from musicclass.training.model import build_model, trunk
 
 TRACKS_COMPARED = 64  # at once, while pretraining: more are told apart harder

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
+from musicclass.confidence import Floats, Ints
+
 Bools = npt.NDArray[np.bool_]
 
 BINS = 15

@@ -94,7 +94,7 @@ def _add_model(app: FastAPI, bundle: Bundle, settings: Settings) -> None:
         card = {name: value for name, value in bundle.card.items() if name not in PRIVATE}
         card["data"] = {name: value for name, value in bundle.card["data"].items() if name != "split"}
         card["colours"] = {genre: colour(genre, bundle.genres) for genre in bundle.genres}
-        card["confidence"] = bundle.confidence.to_dict()
+        card["confidence"] = bundle.card.get("confidence", {}) | bundle.confidence.to_dict()
         card["min_confidence"] = settings.min_confidence
         card["library"] = settings.library is not None
         card["limits"] = {"bytes": settings.max_body, "seconds": settings.max_seconds}
