@@ -4,9 +4,9 @@ The tracks are those of the filtered split for training and validation. Each net
 at once as --jobs says:
 
 - on four fifths of these tracks, five times, so that no artist is on both sides: a pretraining without labels, from
-  which two CNN-LSTMs go on, and a discriminant analysis of the statistics of windows. By what they say together of the
-  fifth that none of them heard, the model is judged, each fold calibrated by the others; and to that, its calibration
-  and its threshold for "unknown" are fitted.
+  which two CNN-LSTMs go on, one of them without the MFCCs' means, and a discriminant analysis of the statistics of
+  windows. By what they say together of the fifth that none of them heard, the model is judged, each fold calibrated by
+  the others; and to that, its calibration and its threshold for "unknown" are fitted.
 - on all: the same. As one network, with convolutions in whole numbers, they are the model, OUT/gtzan.
 
 OUT keeps every network's checkpoint: the same command goes on where it was broken off. The test tracks are
@@ -55,7 +55,7 @@ FOLDS = 5
 SHIPPED = 2  # CNN-LSTMs: more are hardly better, and slower
 # After pretraining, more epochs only learn the tracks by heart.
 SETTINGS = ("training.pretraining=100", "training.epochs=20")
-WHAT = "Two CNN-LSTMs and a discriminant analysis of the statistics of windows, in one network."
+WHAT = "Two CNN-LSTMs, one of which hears no means of MFCCs, and a discriminant analysis of statistics, in one network."
 FITTED_BY = 4  # every so many of the training windows show the ranges of whole numbers
 
 

@@ -102,10 +102,21 @@ def test_time_stays_in_order_and_apart_from_frequency():
     assert steps.shape[1] == 20 and set(changed) <= {8, 9, 10, 11, 12} and 10 in changed
 
 
+def test_an_equaliser_changes_nothing_for_a_network_without_means():
+    """An equaliser adds the same to each frame's MFCCs."""
+    windows = np.random.default_rng(0).standard_normal((2, 80, 20)).astype(np.float32)
+    equalised = windows + np.linspace(9, -9, 20, dtype=np.float32)
+    for subtract_mean in (True, False):
+        model = build_model(replace(CNN, subtract_mean=subtract_mean), 20, 3)
+        before, after = (keras.ops.convert_to_numpy(model(x)) for x in (windows, equalised))
+        assert np.allclose(before, after, atol=1e-4) == subtract_mean
+
+
 def test_an_ensemble_is_the_mean_over_kinds_of_the_mean_of_their_networks():
     keras.utils.set_random_seed(0)
     config = replace(load_config(None, SMALL).model, members=3)
-    ones = [replace(config, network=kind, members=1) for kind in ("cnn_lstm",) * 3 + ("statistics",)]
+    ones = [replace(config, network="cnn_lstm", members=1, subtract_mean=means) for means in (False, True, False)]
+    ones.append(replace(config, network="statistics"))
     networks = [build_model(one, 20, 3) for one in ones]
     windows = np.random.default_rng(0).standard_normal((4, 30, 20)).astype(np.float32)
     together = ensemble(config, 20, 3, [network.get_weights() for network in networks])
@@ -358,7 +369,8 @@ def test_several_networks_of_a_kind_are_trained_by_a_setting(clips, tmp_path):
     assert Classifier(made).predict_waveform(make_tone(300), RATE).best_guess in clips.genres
     cnn, other, statistics = parts(load_config(None, settings))
     assert (cnn.training.seed, other.training.seed, statistics.model.network) == (42, 43, "statistics")
-    assert replace(other, training=cnn.training) == cnn and cnn.model.members == 1
+    assert cnn.model.members == 1 and not cnn.model.subtract_mean
+    assert other.model == replace(cnn.model, subtract_mean=True)
 
 
 def test_batches_are_the_same_again_and_differ_by_epoch(clips):

@@ -8,6 +8,7 @@ import json
 import math
 import tomllib
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,6 +89,7 @@ class ModelConfig:
     """The network. One entry of `filters`, `time_pool` and `band_pool` for each convolution block."""
 
     network: str = "cnn_lstm+statistics"  # or one of them, or "student", which this project grew from
+    subtract_mean: bool = False  # of each MFCC over the window: what an equaliser adds (Furui 1981)
     unmix_bands: int = 64  # bands that the first layer turns the MFCCs back into; 0: none
     stem: tuple[int, ...] = (9, 8)  # frames and bands a filter of the first block spans, in steps of its pool
     filters: tuple[int, ...] = (32, 64, 64, 96)
@@ -100,7 +102,7 @@ class ModelConfig:
     summary: str = "attention"  # of the LSTM's steps: "last", "mean" or "attention"
     dropout: float = 0.3
     shrinkage: float = 0.3  # of the covariance by which the statistics of the MFCCs are weighed
-    members: int = 1  # CNN-LSTMs side by side, whose logits are averaged
+    members: int = 1  # CNN-LSTMs side by side, logits averaged; every second one the other way about `subtract_mean`
 
     def __post_init__(self) -> None:
         _check(self.network in NETWORKS, f"model.network must be one of {', '.join(NETWORKS)}")
@@ -120,9 +122,18 @@ class ModelConfig:
         _check(0 < self.shrinkage <= 1, "model.shrinkage must be above 0, and at most 1")
 
     @property
-    def kinds(self) -> tuple[tuple[str, int], ...]:
-        """What the network consists of: a kind, and how many of it. Statistics have one solution."""
-        return tuple((kind, 1 if kind == "statistics" else self.members) for kind in self.network.split("+"))
+    def kinds(self) -> list[list[ModelConfig]]:
+        """What the network consists of, kind by kind: a configuration for each of its networks.
+
+        Statistics have one solution. CNN-LSTMs with and without means make other mistakes.
+        """
+
+        def alike(kind: str) -> Iterator[ModelConfig]:
+            for i in range(1 if kind == "statistics" else self.members):
+                subtract_mean = self.subtract_mean != bool(i % 2)
+                yield dataclasses.replace(self, network=kind, members=1, subtract_mean=subtract_mean)
+
+        return [list(alike(kind)) for kind in self.network.split("+")]
 
 
 @dataclass(frozen=True)

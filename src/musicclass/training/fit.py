@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from musicclass.confidence import Ints, softmax
-from musicclass.config import Config, TrainConfig, to_dict, with_seed
+from musicclass.config import Config, TrainConfig, to_dict
 from musicclass.errors import ConfigError, DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
@@ -29,15 +29,15 @@ TEMPERATURE = 0.2  # of their likeness
 def parts(config: Config) -> list[Config]:
     """A configuration for each network in the one that `config` describes, as they are trained one by one.
 
-    Networks of a kind differ by their seeds alone. The one on statistics is solved at once.
+    Networks of a kind differ by their seeds, and in hearing means. The one on statistics is solved at once.
     """
     found = []
-    for kind, count in config.model.kinds:
-        training = config.training
-        if kind == "statistics":
-            training = replace(training, epochs=1, pretraining=0)
-        one = replace(config, model=replace(config.model, network=kind, members=1), training=training)
-        found += [with_seed(one, training.seed + i) for i in range(count)]
+    for kind in config.model.kinds:
+        for i, model in enumerate(kind):
+            training = replace(config.training, seed=config.training.seed + i)
+            if model.network == "statistics":
+                training = replace(training, epochs=1, pretraining=0)
+            found.append(replace(config, model=model, training=training))
     return found
 
 
@@ -101,11 +101,12 @@ def pretrain(frames: Sequence[Array], ids: list[str], config: Config, checkpoint
     """Weights of all but the last layer, learnt from tracks alone, in `config.training.pretraining` epochs.
 
     Two windows of a track, each altered in its own way, shall be more alike than windows of two tracks: SimCLR (Chen et
-    al. 2020) with the tracks as labels (Khosla et al. 2020). Goes on from `checkpoint` where that exists. Raises
-    ConfigError when the loss is no number any more.
+    al. 2020) with the tracks as labels (Khosla et al. 2020). With means, also for networks that go on without: what is
+    learnt without is worth less (docs/experiments.md). Goes on from `checkpoint` where that exists. Raises ConfigError
+    when the loss is no number any more.
     """
     settings = replace(config.training, epochs=config.training.pretraining, batch_size=TRACKS_COMPARED)
-    config = replace(config, training=settings)
+    config = replace(config, training=settings, model=replace(config.model, subtract_mean=False))
     keras.utils.set_random_seed(settings.seed)
     kept = trunk(build_model(config.model, config.features.n_mfcc, 1))
     projection = keras.layers.Dense(64)(keras.layers.Dense(128, activation="relu")(kept.output))

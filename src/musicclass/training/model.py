@@ -29,9 +29,9 @@ def ensemble(config: ModelConfig, n_mfcc: int, n_genres: int, weights: Sequence[
     """
     mfccs = keras.Input((None, n_mfcc), name="mfcc")
     networks, means = [], []
-    for kind, count in config.kinds:
-        build = {"cnn_lstm": _cnn_lstm, "statistics": _statistics, "student": _student}[kind]
-        alike = [keras.Model(mfccs, layers.Dense(n_genres)(build(mfccs, config))) for _ in range(count)]
+    for kind in config.kinds:
+        build = {"cnn_lstm": _cnn_lstm, "statistics": _statistics, "student": _student}[kind[0].network]
+        alike = [keras.Model(mfccs, layers.Dense(n_genres)(build(mfccs, one))) for one in kind]
         means.append(_mean([network.output for network in alike]))
         networks += alike
     if weights is not None:
@@ -51,6 +51,8 @@ def _mean(logits: list[Any]) -> Any:
 
 def _cnn_lstm(mfccs: Any, config: ModelConfig) -> Any:
     n_bands, x = int(mfccs.shape[-1]), mfccs
+    if config.subtract_mean:
+        x -= keras.ops.mean(x, axis=1, keepdims=True)
     if config.unmix_bands:
         # Neighbouring MFCCs have nothing to do with each other, neighbouring bands do: convolutions
         # over frequency need bands. The layer starts as the inverse DCT and may learn better.
