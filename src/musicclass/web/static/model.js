@@ -122,7 +122,7 @@ function showMade(found) {
     Genres: found.genres.join(", "),
     "Data set": `${name} (${heard}), split: ${found.data.split_name}`,
     Hears: `${features.n_mfcc} MFCCs of ${features.window_seconds} s windows, ${features.sample_rate} Hz, hop length ${features.hop_length}`,
-    Network: `${model.network}, ${found.parameters.toLocaleString("en")} parameters${model.members > 1 ? `, ${model.members} of each kind` : ""}`,
+    Network: `${model.network}, ${found.parameters.toLocaleString("en")} parameters${model.members > 1 ? `, ${model.members} times ${model.network.split("+")[0]}` : ""}`,
     "SHA-256": found.sha256,
   };
   $("made").replaceChildren(...Object.entries(facts).flatMap(([key, text]) => [make("dt", {text: key}), make("dd", {text})]));
