@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 SPLIT = "filtered"
 FOLDS = 5
-SHIPPED = 2  # CNN-LSTMs: more are hardly better, and slower
+SHIPPED = 2  # CNN-LSTMs, one with means and one without: more are hardly better, and slower
 # After pretraining, more epochs only learn the tracks by heart.
 SETTINGS = ("training.pretraining=100", "training.epochs=20")
 WHAT = "Two CNN-LSTMs, one of which hears no means of MFCCs, and a discriminant analysis of statistics, in one network."
