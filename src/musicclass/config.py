@@ -8,7 +8,6 @@ import json
 import math
 import tomllib
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,13 +126,12 @@ class ModelConfig:
 
         Statistics have one solution. CNN-LSTMs with and without means make other mistakes.
         """
-
-        def alike(kind: str) -> Iterator[ModelConfig]:
-            for i in range(1 if kind == "statistics" else self.members):
-                subtract_mean = self.subtract_mean != bool(i % 2)
-                yield dataclasses.replace(self, network=kind, members=1, subtract_mean=subtract_mean)
-
-        return [list(alike(kind)) for kind in self.network.split("+")]
+        found = []
+        for kind in self.network.split("+"):
+            one, count = dataclasses.replace(self, network=kind, members=1), 1 if kind == "statistics" else self.members
+            subtract = [self.subtract_mean != bool(i % 2) for i in range(count)]
+            found.append([dataclasses.replace(one, subtract_mean=means) for means in subtract])
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from musicclass.confidence import Ints, softmax
-from musicclass.config import Config, TrainConfig, to_dict
+from musicclass.config import Config, TrainConfig, to_dict, with_seed
 from musicclass.errors import ConfigError, DatasetError
 from musicclass.features import Array
 from musicclass.files import write_atomically
@@ -33,11 +33,11 @@ def parts(config: Config) -> list[Config]:
     """
     found = []
     for kind in config.model.kinds:
-        for i, model in enumerate(kind):
-            training = replace(config.training, seed=config.training.seed + i)
-            if model.network == "statistics":
-                training = replace(training, epochs=1, pretraining=0)
-            found.append(replace(config, model=model, training=training))
+        training = config.training
+        if kind[0].network == "statistics":
+            training = replace(training, epochs=1, pretraining=0)
+        ones = [replace(config, model=model, training=training) for model in kind]
+        found += [with_seed(one, training.seed + i) for i, one in enumerate(ones)]
     return found
 
 
