@@ -1,17 +1,18 @@
 """Leaks, genres never heard, and cross-validation: python scripts/studies.py STUDY ARCHIVE.npz OUT
 
-leaks      One configuration on three splits of the same ten-second (student: three-second) segments: by segment, so
-           that segments of one track are on both sides (leaky: only here, to show it), by track, and by artist.
-           The default and the student's configuration; results on the test side of each split, by segment, as
-           that is what all three have alike. Tracks of unknown artists, which `artist` can't test, are only trained on
+leaks      The default and the student's configuration, each on three splits of the same ten-second (student:
+           three-second) segments: by segment, so that segments of one track are on both sides (leaky: only here, to
+           show it), by track, and by artist. Results on the test side of each split, by segment, as that is what all
+           three have alike. Tracks of unknown artists, which `artist` can't test, are only trained on
            there, so its test side has fewer of metal and jazz.
 left-out   For each genre, networks that are trained without it, on the training tracks of the filtered split. Are
            tracks of that genre less familiar to them than validation tracks of the others? (AUROC)
 folds      The networks of each kind (model.members CNN-LSTMs), and both kinds together, in five folds by artist of the
            filtered split's training and validation tracks, as train_pretrained.py does: to judge a change of settings.
 
-OUT keeps every network's checkpoint, and the results as JSON and as a picture: the same command goes on where it was
-broken off. Settings can be changed, such as --set training.epochs=30; for leaks, not those of the archive's features.
+OUT keeps every network's checkpoint, and the results as JSON and, but for folds, as a picture: the same command goes
+on where it was broken off. Settings can be changed, such as --set training.epochs=30; for leaks, not those of the
+archive's features.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from musicclass.datasets import Dataset, Track, archive, open_dataset
 from musicclass.datasets.splits import Split, make_split
 from musicclass.features import Array
 from musicclass.files import write_text
-from musicclass.training.metrics import bootstrap
+from musicclass.training.metrics import bootstrap, by_artist
 from train_pretrained import Member, by_folds, fit_all, judge, logits_of, mean_logits, networks_of, prepare
 
 LEAKY = "by segment (leaky)"
@@ -101,7 +101,7 @@ def segments_of(dataset: Dataset, features: FeatureConfig, out: Path, tied: bool
     return path
 
 
-def judge_segments(kinds: list[list[Member]], out: Path, by_artist: bool) -> dict[str, Any]:
+def judge_segments(kinds: list[list[Member]], out: Path, artists: bool) -> dict[str, Any]:
     """Accuracy on the test side; its interval by a bootstrap over tracks or artists, as segments of one are alike."""
     from musicclass.training.data import TrackWindows, load_frames
 
@@ -112,16 +112,15 @@ def judge_segments(kinds: list[list[Member]], out: Path, by_artist: bool) -> dic
     frames = load_frames(dataset, ids, features)
     windows = TrackWindows([frames[i] for i in ids], features)
     logits = mean_logits([logits_of(kind, dataset, out, windows) for kind in kinds])
-    right = defaultdict(list)  # by what is resampled together
-    for name, rows in zip(ids, logits, strict=True):
-        told = dataset.genres[int(rows.mean(axis=0).argmax())]
-        right[tracks[name].artist if by_artist else name.rsplit(" ", 1)[0]].append(told == tracks[name].genre)
-    hits, counts = (np.array([f(rows) for rows in right.values()]) for f in (sum, len))
+    told = [dataset.genres[int(rows.mean(axis=0).argmax())] for rows in logits]
+    right = np.array([genre == tracks[name].genre for name, genre in zip(ids, told, strict=True)])
+    of = [name.rsplit(" ", 1)[0] for name in ids]
+    together = np.array([tracks[name].artist for name in ids] if artists else of)
     return {
         "segments": len(ids),
-        "tracks": len({name.rsplit(" ", 1)[0] for name in ids}),
-        "accuracy": float(hits.sum() / counts.sum()),
-        "interval": bootstrap(lambda chosen: hits[chosen].sum() / counts[chosen].sum(), len(hits)),
+        "tracks": len(set(of)),
+        "accuracy": float(right.mean()),
+        "interval": bootstrap(lambda chosen: right[chosen].mean(), together),
     }
 
 
@@ -195,11 +194,12 @@ def judge_left_out(
         confidence = Confidence.fit(learnt, *([x[i] for i in rest] for x in (windows.tracks, logits)), truth[rest])
         found.append([scores_of(confidence, *pair) for pair in zip(windows.tracks, logits, strict=True)])
     n = len(truth)
+    artists = by_artist([tracks[i].artist for i in ids])
     is_known, areas = np.arange(len(ids)) < n, {}
     for score in found[0][0]:
         by_turn = np.array([[row[score] for row in rows] for rows in found])
         values = np.concatenate([by_turn[turn, np.arange(n)], by_turn[:, n:].mean(axis=0)])
-        low, high = bootstrap(lambda chosen: area(is_known[chosen], values[chosen]), len(ids))  # noqa: B023
+        low, high = bootstrap(lambda chosen: area(is_known[chosen], values[chosen]), artists)  # noqa: B023
         areas[score] = (area(is_known, values), low, high)
     return areas
 

@@ -38,7 +38,7 @@ from musicclass import plots
 from musicclass.bundle import SIDE_NAMES, save_bundle
 from musicclass.confidence import Confidence, Familiarity, Floats, Ints, is_known
 from musicclass.config import Config, load_config, to_dict, with_seed
-from musicclass.datasets import Dataset, open_dataset
+from musicclass.datasets import Dataset, Track, open_dataset
 from musicclass.datasets.splits import Split, artist_folds, make_split
 from musicclass.features import Array
 from musicclass.files import write_text
@@ -198,8 +198,7 @@ def trained(
 class Fold:
     """Tracks, as networks answer that heard none of their artists."""
 
-    ids: tuple[str, ...]
-    genres: tuple[str, ...]
+    tracks: list[Track]
     truth: Ints
     windows: list[Array]
     distances: list[Floats]  # of the windows
@@ -221,7 +220,7 @@ def judge(dataset: Dataset, folds: list[list[list[Member]]], out: Path) -> Judge
     from musicclass.training import evaluate
     from musicclass.training.data import TrackWindows, familiar_windows, load_frames
 
-    genre_of, found = {track.id: track.genre for track in dataset.tracks}, []
+    by_id, found = {track.id: track for track in dataset.tracks}, []
     first = folds[0][0][0]
     features = first.config.features
     frames = load_frames(dataset, (*first.split.train, *first.split.valid), features)  # of all folds
@@ -232,10 +231,10 @@ def judge(dataset: Dataset, folds: list[list[list[Member]]], out: Path) -> Judge
         logits = {kind[0].config.model.network: logits_of(kind, dataset, out, windows, frames) for kind in kinds}
         if len(kinds) > 1:
             logits |= {"+".join(logits): mean_logits(list(logits.values()))}
-        genres = tuple(genre_of[i] for i in split.valid)
-        truth = np.array([dataset.genres.index(genre) for genre in genres])
+        tracks = [by_id[i] for i in split.valid]
+        truth = np.array([dataset.genres.index(track.genre) for track in tracks])
         distances = [familiarity.distances(mfccs) for mfccs in windows.tracks]
-        found.append(Fold(split.valid, genres, truth, windows.tracks, distances, familiarity, logits))
+        found.append(Fold(tracks, truth, windows.tracks, distances, familiarity, logits))
     rows = {networks: told(found, networks, dataset.genres) for networks in found[0].logits}
     metrics = {networks: evaluate.score(of_tracks, dataset.genres) for networks, of_tracks in rows.items()}
     write_text(out / "folds.json", json.dumps({"metrics": metrics, "predictions": rows}, indent=1) + "\n")
@@ -267,8 +266,13 @@ def calibrated(familiarity: Familiarity, folds: Sequence[Fold], networks: str) -
         distances += fold.distances
         logits += fold.logits[networks]
     truth = np.concatenate([fold.truth for fold in folds])
-    turn = np.repeat(np.arange(len(folds)), [len(fold.ids) for fold in folds])
+    turn = np.repeat(np.arange(len(folds)), [len(fold.tracks) for fold in folds])
     return Confidence.calibrated(familiarity, distances, logits, truth, turn)
+
+
+def usual_half(folds: Sequence[Fold]) -> float:
+    """The distance within which nearly all tracks lie that a model never heard, as these folds have it."""
+    return float(np.mean([fold.familiarity.half for fold in folds]))
 
 
 def told(folds: Sequence[Fold], networks: str, genres: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -277,12 +281,13 @@ def told(folds: Sequence[Fold], networks: str, genres: tuple[str, ...]) -> list[
 
     rows = []
     for fold in folds:
-        confidence = calibrated(fold.familiarity, [other for other in folds if other is not fold], networks)
-        for name, genre, heard, logits in zip(fold.ids, fold.genres, fold.windows, fold.logits[networks], strict=True):
+        others = [other for other in folds if other is not fold]
+        confidence = calibrated(replace(fold.familiarity, half=usual_half(others)), others, networks)
+        for track, heard, logits in zip(fold.tracks, fold.windows, fold.logits[networks], strict=True):
             found = confidence.track(heard, logits)
             best = genres[int(found.probabilities.argmax())]
             answer = best if is_known(found.familiarity, found.confidence, None) else UNKNOWN
-            rows.append(as_row(name, genre, answer, found.familiarity, found.confidence, found.probabilities))
+            rows.append(as_row(track, answer, found.familiarity, found.confidence, found.probabilities))
     return rows
 
 
@@ -300,8 +305,8 @@ def finish(
     ranges = np.concatenate([x for x in windows if x.shape[1] == features.window_frames])[::FITTED_BY]
     made = together(config, [[trained(dataset, x, out, frames) for x in kind] for kind in shipped], ranges)
     networks = config.model.network
-    half = float(np.mean([fold.familiarity.half for fold in judged.folds]))
-    familiarity = replace(Familiarity.fit(familiar_windows(frames.values(), features), windows), half=half)
+    familiarity = Familiarity.fit(familiar_windows(frames.values(), features), windows)
+    familiarity = replace(familiarity, half=usual_half(judged.folds))
     rows, metrics = judged.rows[networks], judged.metrics[networks]
     card = {
         "name": "gtzan",

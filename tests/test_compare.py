@@ -6,13 +6,17 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
+import scipy.stats
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from musicclass.bundle import load_bundle
 from musicclass.cli import main
 from musicclass.errors import DatasetError
-from musicclass.training.compare import compare
+from musicclass.training.compare import compare, sign_flip_p
 from musicclass.training.evaluate import mean_and_deviation
 from musicclass.training.fit import parts
 from tests.conftest import RATE, make_noise
@@ -32,13 +36,29 @@ def test_against_a_hand_count():
     found = compare(rows("yyyyynnnnn"), rows("yyynnyyyyy"), GENRES, GENRES)
     assert (found["tracks"], found["only_first_right"], found["only_second_right"]) == (10, 2, 5)
     assert found["accuracy"] == [0.5, 0.8] and found["difference"] == pytest.approx(0.3)
-    assert found["mcnemar_p"] == pytest.approx(58 / 128)  # 2 * (1 + 7 + 21) / 2 ** 7
+    assert found["p"] == pytest.approx(58 / 128)  # 2 * (1 + 7 + 21) / 2 ** 7
     assert found["difference_95"][0] < 0.3 < found["difference_95"][1]
 
 
 def test_a_model_is_no_better_than_itself():
     found = compare(rows("yyn"), rows("yyn"), GENRES, GENRES)
-    assert found["mcnemar_p"] == 1 and found["difference_95"] == (0, 0)
+    assert found["p"] == 1 and found["difference_95"] == (0, 0)
+
+
+def test_tracks_of_one_artist_are_won_together():
+    ours, theirs = rows("nnnnnnyy"), rows("yyyyyyyn")
+    assert compare(ours, theirs, GENRES, GENRES)["p"] == pytest.approx(16 / 128)  # 2 * (1 + 7) / 2 ** 7
+    for row in ours:
+        row["artist"] = "one" if int(row["track"]) < 6 else ""
+    found = compare(ours, theirs, GENRES, GENRES)
+    assert (found["tracks"], found["groups"], found["p"]) == (8, 3, 1)  # +6 and -1: all sums are 5 or 7 from 0
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=9))
+def test_sign_flips_against_scipy(differences):
+    values = np.array(differences)
+    reference = scipy.stats.permutation_test((values,), np.sum, permutation_type="samples", n_resamples=10_000)
+    assert sign_flip_p(values) == pytest.approx(reference.pvalue)
 
 
 def test_models_with_genres_in_another_order():
@@ -62,7 +82,7 @@ def test_on_the_command_line(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "596 tracks" in out and "no difference" in out
     monkeypatch.setattr("sys.argv", ["musicclass", "compare", "gtzan", "gtzan", "--json"])
-    assert main() == 0 and json.loads(capsys.readouterr().out)["mcnemar_p"] == 1
+    assert main() == 0 and json.loads(capsys.readouterr().out)["p"] == 1
 
 
 def test_the_report_stands_alone(tmp_path, capsys, monkeypatch):

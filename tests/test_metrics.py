@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from musicclass.training.metrics import (
-    _macro_f1,
+    _genre_f1,
     accuracy_of_surest,
     bootstrap,
+    by_artist,
     calibration_noise,
     evaluate_probabilities,
     expected_calibration_error,
     reliability,
+    share_interval,
     wilson,
 )
 
@@ -69,15 +71,60 @@ def test_bins_hold_equally_many():
 
 def test_bootstrap_is_near_the_binomial_interval():
     right = np.arange(400) < 280
-    low, high = bootstrap(lambda rows: float(right[rows].mean()), 400)
+    low, high = bootstrap(lambda rows: float(right[rows].mean()), np.arange(400))
     assert low == pytest.approx(0.7 - 0.045, abs=0.01) and high == pytest.approx(0.7 + 0.045, abs=0.01)
 
 
+@given(st.integers(2, 30), st.integers(1, 4), st.integers(0, 100))
+@settings(max_examples=20, deadline=None)
+def test_tracks_that_are_all_alike_count_once(n, copies, seed):
+    """Three copies of each track are no news: neither bootstrap nor Wilson's interval may get narrower."""
+    right = np.random.default_rng(seed).random(n) < 0.6
+    many, groups = np.repeat(right, copies), np.repeat(np.arange(n), copies)
+    once = bootstrap(lambda rows: right[rows].mean(), np.arange(n))
+    assert bootstrap(lambda rows: many[rows].mean(), groups) == pytest.approx(once)
+    low, high = share_interval(right, np.arange(n))
+    assert (low, high) == wilson(right.sum(), n)
+    of_many = share_interval(many, groups)
+    assert of_many[0] == pytest.approx(low, abs=0.07) and of_many[1] == pytest.approx(high, abs=0.07)
+
+
+def test_intervals_by_artist_hold_the_truth_as_often_as_they_say():
+    """Thirty artists, each all right or all wrong: by track, intervals of 95% hold the truth in two of five cases."""
+    rng, held = np.random.default_rng(0), np.zeros(3)
+    for _ in range(60):
+        groups = np.repeat(np.arange(30), rng.integers(1, 16, 30))
+        right = (rng.random(30) < 0.7)[groups]
+        found = [bootstrap(lambda rows, x=right: x[rows].mean(), of) for of in (np.arange(len(right)), groups)]
+        held += [low <= 0.7 <= high for low, high in (*found, share_interval(right, groups))]
+    by_track, by_group, wilsons = held / 60
+    assert by_track < 0.6 and by_group > 0.85 and wilsons > 0.85
+
+
+def test_share_interval_of_few():
+    nobody = np.zeros(0, int)
+    assert share_interval(nobody > 0, nobody) == (0, 1)
+    assert share_interval(np.ones(9, bool), np.zeros(9, int)) == wilson(1, 1)  # one artist, all right: not told
+    assert share_interval(np.arange(9) < 5, np.zeros(9, int)) == wilson(5 / 9, 1)
+
+
+def test_groups_by_artist():
+    assert by_artist(["x", "", "y", "x", ""]).tolist() == [0, 1, 2, 0, 3]
+    probabilities, truth = guesses(40)
+    apart = evaluate_probabilities(probabilities, truth, GENRES, groups=by_artist([""] * 40))
+    assert apart == evaluate_probabilities(probabilities, truth, GENRES) and apart["groups"] == 40
+    together = evaluate_probabilities(probabilities, truth, GENRES, groups=by_artist(["x", "y"] * 20))
+    assert together["groups"] == 2 and together["accuracy"] == apart["accuracy"]
+
+
 @given(st.integers(1, 60), st.integers(0, 100))
-def test_fast_macro_f1(n, seed):
+def test_fast_f1(n, seed):
     rng = np.random.default_rng(seed)
     truth, guess = rng.integers(0, 3, (2, n))
-    assert _macro_f1(truth, guess, 3) == pytest.approx(sk.f1_score(truth, guess, average="macro", zero_division=0))
+    found = _genre_f1(truth, guess, 3)
+    assert np.nanmean(found) == pytest.approx(sk.f1_score(truth, guess, average="macro", zero_division=0))
+    of_each = sk.f1_score(truth, guess, labels=[0, 1, 2], average=None, zero_division=0)
+    assert np.nan_to_num(found) == pytest.approx(of_each)
 
 
 def test_empty_and_malformed():

@@ -134,7 +134,7 @@ def compare(
     dataset: KindOption = "auto",
     artists: ArtistsOption = None,
 ) -> None:
-    """Say whether the second model is better than the first: McNemar's test on the same tracks."""
+    """Say whether the second model is better than the first, on the same tracks: difference, interval and p, by artist."""
     from musicclass.bundle import JUDGED, judged_side, load_bundle
     from musicclass.printing import comparison
     from musicclass.training.compare import compare as compared

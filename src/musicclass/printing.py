@@ -142,7 +142,7 @@ def comparison(result: dict[str, Any], first: str, second: str) -> None:
     """What training/compare.py found, as text on stdout."""
     a, b = result["accuracy"]
     low, high = result["difference_95"]
-    only_a, only_b, p = result["only_first_right"], result["only_second_right"], result["mcnemar_p"]
+    only_a, only_b, p = result["only_first_right"], result["only_second_right"], result["p"]
     verdict = "no difference that these tracks could show"
     if p < 0.05:
         verdict = f"{second if b > a else first} is better (p = {p:.3g})"
@@ -150,8 +150,14 @@ def comparison(result: dict[str, Any], first: str, second: str) -> None:
     console.print(f"{result['tracks']} tracks that both were judged on")
     console.print(f"  {first}: {a:.1%} right, {only_a} that the other got wrong")
     console.print(f"  {second}: {b:.1%} right, {only_b} that the other got wrong")
-    console.print(f"  difference {result['difference']:+.1%}, 95% interval {low:+.1%} to {high:+.1%}")
-    console.print(f"  McNemar's exact test: p = {p:.3g}: {verdict}")
+    console.print(f"  difference {result['difference']:+.1%}, {interval_of(result)} {low:+.1%} to {high:+.1%}")
+    test = "sign-flip test by artist" if result["groups"] < result["tracks"] else "McNemar's exact test"
+    console.print(f"  {test}: p = {p:.3g}: {verdict}")
+
+
+def interval_of(metrics: dict[str, Any]) -> str:
+    """What its intervals are: by artist, where more than one track is of a known artist."""
+    return "95% interval by artist" if metrics.get("groups", metrics["tracks"]) < metrics["tracks"] else "95% interval"
 
 
 def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) -> None:
@@ -159,16 +165,15 @@ def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) ->
     console = Console(highlight=False, soft_wrap=True)
     low, high = metrics["accuracy_95"]
     f_low, f_high = metrics["macro_f1_95"]
-    console.print(f"[bold]{escape(title)}[/] ({metrics['tracks']} tracks; in brackets: 95% intervals)")
+    console.print(f"[bold]{escape(title)}[/] ({metrics['tracks']} tracks; in brackets: {interval_of(metrics)})")
     console.print(f"  accuracy           {metrics['accuracy']:.1%}  \\[{low:.1%}, {high:.1%}]")
     console.print(f"  macro F1           {metrics['macro_f1']:.1%}  \\[{f_low:.1%}, {f_high:.1%}]")
     console.print(f"  log loss           {metrics['log_loss']:.3f}")
-    if "surest_60" in metrics:
-        e_low, e_high = metrics["calibration_error_95"]
-        s_low, s_high = metrics["surest_60_95"]
-        console.print(f"  calibration error  {metrics['calibration_error']:.3f}  \\[{e_low:.3f}, {e_high:.3f}]")
-        console.print(f"  on the surest 60%  {metrics['surest_60']:.1%}  \\[{s_low:.1%}, {s_high:.1%}]")
-        console.print(f"  told as unknown    {metrics['unknown']:.1%}")
+    e_low, e_high = metrics["calibration_error_95"]
+    s_low, s_high = metrics["surest_60_95"]
+    console.print(f"  calibration error  {metrics['calibration_error']:.3f}  \\[{e_low:.3f}, {e_high:.3f}]")
+    console.print(f"  on the surest 60%  {metrics['surest_60']:.1%}  \\[{s_low:.1%}, {s_high:.1%}]")
+    console.print(f"  told as unknown    {metrics['unknown']:.1%}")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("true genre", "recall", "precision", *genres):  # short enough for 80 columns and ten genres
         table.add_column(name[:5] if name in genres else name, justify="left" if name == "true genre" else "right")

@@ -3,39 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import scipy.stats
 
+from musicclass.confidence import Ints
 from musicclass.errors import DatasetError
+from musicclass.training.evaluate import Row, artists
 from musicclass.training.metrics import bootstrap
-
-Row = dict[str, Any]
 
 
 def compare(ours: Sequence[Row], theirs: Sequence[Row], our_genres: Sequence[str], their_genres: Sequence[str]) -> Row:
     """Paired comparison of two models' rows (see evaluate.py), on the tracks that are in both.
 
-    Exact McNemar test (McNemar 1947; Dietterich 1998) and a bootstrap interval of the difference in accuracy,
-    second less first. Raises DatasetError when they share no track.
+    A sign-flip test and a bootstrap interval of the difference in accuracy, second less first, both by artist: tracks
+    of one artist are won or lost together. Raises DatasetError when they share no track.
     """
     first, second = _right(ours, our_genres), _right(theirs, their_genres)
-    tracks = sorted(set(first) & set(second))
-    if not tracks:
+    common = [row for row in ours if row["track"] in second]
+    if not common:
         raise DatasetError("the two models were not judged on any common track; give the data to judge them on")
-    a, b = (np.array([right[name] for name in tracks]) for right in (first, second))
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    p = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    a, b = (np.array([right[row["track"]] for row in common]) for right in (first, second))
+    groups = artists(common)
     return {
-        "tracks": len(tracks),
+        "tracks": len(common),
+        "groups": len(np.unique(groups)),
         "accuracy": [float(a.mean()), float(b.mean())],
         "difference": float(b.mean() - a.mean()),
-        "difference_95": bootstrap(lambda rows: b[rows].mean() - a[rows].mean(), len(tracks)),
-        "only_first_right": only_a,
-        "only_second_right": only_b,
-        "mcnemar_p": float(p),
+        "difference_95": bootstrap(lambda rows: b[rows].mean() - a[rows].mean(), groups),
+        "only_first_right": int((a & ~b).sum()),
+        "only_second_right": int((b & ~a).sum()),
+        "p": sign_flip_p(np.bincount(groups, np.int64(b) - np.int64(a)).astype(int)),
     }
+
+
+def sign_flip_p(differences: Ints) -> float:
+    """Two-sided p of the sum of groups' differences (n_groups,), were each as likely to be the other way about.
+
+    Fisher's randomization test, exact. With differences of -1, 0 and 1, as where each track is a group, it is
+    McNemar's (McNemar 1947; Dietterich 1998).
+    """
+    sizes = np.abs(differences)
+    chances = np.ones(1)  # of all sums that the groups so far can have, from the lowest
+    for size in sizes[sizes > 0].tolist():
+        chances = np.convolve(chances, [0.5, *np.zeros(2 * size - 1), 0.5])
+    sums = np.arange(len(chances)) - sizes.sum()
+    return float(min(1.0, chances[np.abs(sums) >= abs(int(differences.sum()))].sum()))
 
 
 def _right(rows: Sequence[Row], genres: Sequence[str]) -> dict[str, bool]:

@@ -10,7 +10,7 @@ from musicclass.confidence import TURNS, Floats, Ints, fit_temperature, turns
 from musicclass.training.data import TrackWindows
 from musicclass.training.model import describe, trunk
 
-SURER = 1.75  # times its logits, to count for as much as the networks beside it, which are surer than they are right
+SURER = 1.75  # times its logits, as the folds would have it: it counts for more than the networks beside it
 
 
 def solve(model: keras.Model, windows: TrackWindows, shifted: TrackWindows, genres: Ints, shrinkage: float) -> None:

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from musicclass.classifier import Classifier
-from musicclass.datasets import Dataset
+from musicclass.confidence import Ints
+from musicclass.datasets import Dataset, Track
 from musicclass.errors import AudioError, DatasetError
 from musicclass.files import write_text
 from musicclass.prediction import UNKNOWN
 from musicclass.printing import progress
 
-# track, genre (the true one), told (a genre or "unknown"), familiarity, confidence, probabilities (as its genres)
+# track, artist ("": not known; older cards have none), genre (the true one), told (a genre or "unknown"), familiarity,
+# confidence, probabilities (as its genres)
 Row = dict[str, Any]
 
 
@@ -42,22 +44,28 @@ def predict_tracks(classifier: Classifier, dataset: Dataset, ids: Iterable[str])
             warnings.warn(f"{track.id} is left out: {error}", stacklevel=2)
             continue
         shares = [found.probabilities[genre] for genre in classifier.genres]
-        rows.append(as_row(track.id, track.genre, found.genre, found.familiarity, found.confidence, shares))
+        rows.append(as_row(track, found.genre, found.familiarity, found.confidence, shares))
     return rows
 
 
-def as_row(
-    track: str, genre: str, told: str, familiarity: float, confidence: float, probabilities: Sequence[float]
-) -> Row:
+def as_row(track: Track, told: str, familiarity: float, confidence: float, probabilities: Sequence[float]) -> Row:
     """One track's row."""
     return {
-        "track": track,
-        "genre": genre,
+        "track": track.id,
+        "artist": track.artist,
+        "genre": track.genre,
         "told": told,
         "familiarity": round(familiarity, 6),
         "confidence": round(confidence, 6),
-        "probabilities": [round(float(share), 6) for share in probabilities],
+        "probabilities": [float(f"{share:.6g}") for share in probabilities],  # small ones matter to the log loss
     }
+
+
+def artists(rows: Iterable[Row]) -> Ints:
+    """A number for each row's artist (see `metrics.by_artist`)."""
+    from musicclass.training.metrics import by_artist
+
+    return by_artist([row.get("artist", "") for row in rows])
 
 
 def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:
@@ -69,9 +77,8 @@ def score(rows: list[Row], genres: tuple[str, ...]) -> dict[str, Any]:
     probabilities = np.array([row["probabilities"] for row in rows], dtype=np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     confidence = np.array([row["confidence"] for row in rows], dtype=np.float64)
-    metrics = evaluate_probabilities(
-        probabilities, np.array([genres.index(row["genre"]) for row in rows]), genres, confidence
-    )
+    truth = np.array([genres.index(row["genre"]) for row in rows])
+    metrics = evaluate_probabilities(probabilities, truth, genres, confidence, artists(rows))
     return metrics | {"unknown": float(np.mean([row["told"] == UNKNOWN for row in rows]))}
 
 

@@ -46,7 +46,7 @@ def to_onnx(model: keras.Model, config: ModelConfig, n_mfcc: int, n_genres: int)
 
 
 def to_int8(network: bytes, windows: Array) -> bytes:
-    """The same network, whose convolutions count in whole numbers of 8 bits: about twice as fast, half as large.
+    """The same network, whose convolutions count in whole numbers of 8 bits: about twice as fast, two thirds as large.
 
     Their ranges are those that `windows` (n_windows, n_frames, n_mfcc) show. The first convolution, which has one
     channel, gains nothing and stays as it is; weights get 7 bits, as processors without VNNI overflow with 8. Raises

@@ -41,7 +41,7 @@ def accuracy_of_surest(confidence: Floats, right: Bools, share: float = SUREST) 
     return float(right[np.argsort(-confidence, kind="stable")[: max(1, round(share * len(right)))]].mean())
 
 
-def wilson(k: int, n: int) -> tuple[float, float]:
+def wilson(k: float, n: float) -> tuple[float, float]:
     """95% interval of a share k of n (Wilson 1927): good for few tracks, too. Of none: (0, 1)."""
     if not n:
         return 0.0, 1.0
@@ -50,31 +50,73 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / (n + z2)), min(1.0, (centre + half) / (n + z2))
 
 
-def bootstrap(score: Callable[[Ints], Any], n: int, seed: int = 0) -> tuple[Any, Any]:
-    """95% percentile interval of `score(indices)` when the n tracks are drawn anew, with replacement."""
-    low, high = np.percentile(_resampled(score, n, seed), [2.5, 97.5], axis=0).tolist()
+def share_interval(right: Bools, groups: Ints) -> tuple[float, float]:
+    """Wilson's interval of the share of `right` (n_tracks,), for as many tracks as these are worth.
+
+    Tracks of one group (n_tracks,) are alike, which the design effect tells (Kish 1965; Korn and Graubard 1998): if all
+    of a group were the same, they would be worth one. Where none or all are right it can't be told, and is taken so.
+    """
+    n, share = len(right), right.mean() if len(right) else 0.0
+    _, of = np.unique(groups, return_inverse=True)
+    count = int(of.max(initial=-1)) + 1
+    if count == n:
+        return wilson(right.sum(), n)
+    worth: float = count
+    if count > 1 and 0 < share < 1:
+        of_groups = count / (count - 1) * (np.bincount(of, right - share) ** 2).sum() / n
+        worth = n * min(1.0, share * (1 - share) * n / (n - 1) / max(of_groups, 1e-9))
+    return wilson(share * worth, worth)
+
+
+def by_artist(artists: Sequence[str]) -> Ints:
+    """A number for each track's artist; a track of an unknown artist, "", is a group of its own."""
+    numbers: dict[str | int, int] = {}
+    return np.array([numbers.setdefault(name or i, len(numbers)) for i, name in enumerate(artists)], int)
+
+
+def bootstrap(score: Callable[[Ints], Any], groups: Ints, seed: int = 0) -> tuple[Any, Any]:
+    """95% percentile interval of `score(indices)` when the `groups` (n_tracks,) are drawn anew, with replacement."""
+    return _middle(_resampled(score, groups, seed))
+
+
+def _middle(values: Floats) -> tuple[Any, Any]:
+    """Between what 95% of `values` (n, ...) lie."""
+    low, high = np.percentile(values, [2.5, 97.5], axis=0).tolist()
     return low, high
 
 
-def _resampled(score: Callable[[Ints], Any], n: int, seed: int = 0) -> Floats:
+def _resampled(score: Callable[[Ints], Any], groups: Ints, seed: int = 0) -> Floats:
+    """Scores of RESAMPLES draws of as many groups as there are, each with all of its tracks."""
     rng = np.random.default_rng(seed)
-    return np.array([score(rng.integers(0, n, n)) for _ in range(RESAMPLES)])
+    _, of = np.unique(groups, return_inverse=True)
+    rows, sizes = np.argsort(of, kind="stable"), np.bincount(of)
+    firsts, found = np.cumsum(sizes) - sizes, []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        ends = np.cumsum(sizes[drawn])
+        found.append(score(rows[np.arange(ends[-1]) + np.repeat(firsts[drawn] - ends + sizes[drawn], sizes[drawn])]))
+    return np.array(found)
 
 
-def _calibration_interval(sure: Floats, right: Bools) -> tuple[float, float]:
+def _calibration_interval(sure: Floats, right: Bools, groups: Ints) -> tuple[float, float]:
     """Of the expected calibration error: the bootstrap's interval, moved by its bias, as tracks that are drawn twice
     let any model seem worse calibrated (Efron and Tibshirani 1993, chapter 10)."""
-    found = _resampled(lambda rows: expected_calibration_error(sure[rows], right[rows]), len(sure))
+    found = _resampled(lambda rows: expected_calibration_error(sure[rows], right[rows]), groups)
     low, high = np.percentile(found, [2.5, 97.5]) - (found.mean() - expected_calibration_error(sure, right))
     return max(0.0, float(low)), float(high)
 
 
 def evaluate_probabilities(
-    probabilities: Floats, truth: Ints, genres: Sequence[str], confidence: Floats | None = None
+    probabilities: Floats,
+    truth: Ints,
+    genres: Sequence[str],
+    confidence: Floats | None = None,
+    groups: Ints | None = None,
 ) -> dict[str, Any]:
     """All metrics of tracks' probabilities (n_tracks, n_genres) against their genres (n_tracks,), JSON-ready.
 
-    `confidence` (n_tracks,) in the most probable genre is that genre's probability, unless it is given.
+    `confidence` (n_tracks,) in the most probable genre is that genre's probability, unless it is given. Intervals are
+    for other artists, not only for other tracks of these, where `groups` (n_tracks,) tell which tracks are of one.
     Raises ValueError for no tracks, shapes that don't fit, or probabilities that don't sum to 1.
     """
     _validate(probabilities, truth)
@@ -82,40 +124,43 @@ def evaluate_probabilities(
     guess, n = probabilities.argmax(axis=1), len(truth)
     labels = list(range(len(genres)))
     right = guess == truth
-    f1_95 = bootstrap(lambda rows: _genre_f1(truth[rows], guess[rows], len(genres)), n)
-    macro_f1_95 = bootstrap(lambda rows: _macro_f1(truth[rows], guess[rows], len(genres)), n)
+    groups = np.arange(n) if groups is None else groups
+    f1 = _resampled(lambda rows: _genre_f1(truth[rows], guess[rows], len(genres)), groups)
     return {
         "tracks": n,
+        "groups": len(np.unique(groups)),
         "accuracy": float(right.mean()),
-        "accuracy_95": bootstrap(lambda rows: right[rows].mean(), n),
+        "accuracy_95": bootstrap(lambda rows: right[rows].mean(), groups),
         "macro_f1": float(sk.f1_score(truth, guess, average="macro", zero_division=0)),
-        "macro_f1_95": macro_f1_95,
+        "macro_f1_95": _middle(np.nanmean(f1, axis=1)),
         "log_loss": float(sk.log_loss(truth, probabilities, labels=labels)),
         "calibration_error": expected_calibration_error(sure, right),
-        "calibration_error_95": _calibration_interval(sure, right),
+        "calibration_error_95": _calibration_interval(sure, right, groups),
         "calibration_noise": calibration_noise(sure),
         "surest_60": accuracy_of_surest(sure, right),
-        "surest_60_95": bootstrap(lambda rows: accuracy_of_surest(sure[rows], right[rows]), n),
-        "genres": _by_genre(truth, guess, genres, np.transpose(f1_95)),
+        "surest_60_95": bootstrap(lambda rows: accuracy_of_surest(sure[rows], right[rows]), groups),
+        "genres": _by_genre(truth, guess, genres, groups, np.transpose(_middle(np.nan_to_num(f1)))),
         "confusion": sk.confusion_matrix(truth, guess, labels=labels).tolist(),
         "reliability": reliability(sure, right),
         "coverage": _coverage(sure, right),
     }
 
 
-def _by_genre(truth: Ints, guess: Ints, genres: Sequence[str], f1_95: Any) -> dict[str, dict[str, Any]]:
-    counts = sk.confusion_matrix(truth, guess, labels=list(range(len(genres))))
+def _by_genre(
+    truth: Ints, guess: Ints, genres: Sequence[str], groups: Ints, f1_95: Floats
+) -> dict[str, dict[str, Any]]:
     found = {}
     for i, genre in enumerate(genres):
-        hits, tracks, told = int(counts[i, i]), int(counts[i].sum()), int(counts[:, i].sum())
+        told, there = guess == i, truth == i
+        hits = int((told & there).sum())
         found[genre] = {
-            "precision": hits / max(1, told),
-            "precision_95": wilson(hits, told),
-            "recall": hits / max(1, tracks),
-            "recall_95": wilson(hits, tracks),
-            "f1": 2 * hits / max(1, told + tracks),
+            "precision": hits / max(1, int(told.sum())),
+            "precision_95": share_interval(there[told], groups[told]),
+            "recall": hits / max(1, int(there.sum())),
+            "recall_95": share_interval(told[there], groups[there]),
+            "f1": 2 * hits / max(1, int(told.sum() + there.sum())),
             "f1_95": tuple(map(float, f1_95[i])),
-            "tracks": tracks,
+            "tracks": int(there.sum()),
         }
     return found
 
@@ -126,18 +171,10 @@ def _coverage(sure: Floats, right: Bools, points: int = 20) -> list[tuple[float,
 
 
 def _genre_f1(truth: Ints, guess: Ints, n_genres: int) -> Floats:
+    """As scikit-learn's f1_score, but fast enough for a bootstrap; NaN for genres that neither occur nor are told."""
     both = np.bincount(truth[truth == guess], minlength=n_genres)
     either = np.bincount(truth, minlength=n_genres) + np.bincount(guess, minlength=n_genres)
-    f1: Floats = 2 * both / np.maximum(1, either)
-    return f1
-
-
-def _macro_f1(truth: Ints, guess: Ints, n_genres: int) -> float:
-    """As scikit-learn's f1_score(average="macro"), but fast enough for a bootstrap."""
-    both = np.bincount(truth[truth == guess], minlength=n_genres)
-    either = np.bincount(truth, minlength=n_genres) + np.bincount(guess, minlength=n_genres)
-    seen = either > 0
-    return float((2 * both[seen] / either[seen]).mean())
+    return np.where(either > 0, 2 * both / np.maximum(1, either), np.nan)
 
 
 def _validate(probabilities: Floats, truth: Ints) -> None:

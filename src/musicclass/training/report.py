@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from musicclass import plots
+from musicclass.printing import interval_of
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -28,8 +29,7 @@ def page(card: dict[str, Any], metrics: dict[str, Any], rows: Sequence[dict[str,
     parts = [
         f"<h1>{_text(title)}</h1><p>{_text(card.get('about', ''))}</p>",
         _headline(metrics),
-        _seeds(card.get("seeds", [])),
-        _picture(plots.genre_scores(metrics["genres"]), "F1 of each genre, with 95% intervals"),
+        _picture(plots.genre_scores(metrics["genres"]), f"F1 of each genre, with its {interval_of(metrics)}"),
         _genre_table(metrics["genres"]),
         _picture(plots.confusion_matrix(metrics["confusion"], genres), "Which genre is told as which"),
         _picture(
@@ -83,16 +83,7 @@ def _headline(m: dict[str, Any]) -> str:
         ("accuracy on the surest 60%", _share(m["surest_60"]), _span(m["surest_60_95"])),
         ("told as unknown", _share(m["unknown"]), ""),
     ]
-    return f"<h2>{m['tracks']} tracks</h2>" + _table(("", "", "95% interval"), rows)
-
-
-def _seeds(seeds: Sequence[dict[str, float]]) -> str:
-    if not seeds:
-        return ""
-    from musicclass.training.evaluate import mean_and_deviation
-
-    rows = [(name, *(f"{value:.3f}" for value in pair)) for name, pair in mean_and_deviation(seeds).items()]
-    return f"<h2>{len(seeds)} seeds, validation tracks</h2>" + _table(("", "mean", "standard deviation"), rows)
+    return f"<h2>{m['tracks']} tracks</h2>" + _table(("", "", interval_of(m)), rows)
 
 
 def _genre_table(genres: dict[str, Any]) -> str:
