@@ -85,6 +85,27 @@ def test_on_the_command_line(capsys, monkeypatch):
     assert main() == 0 and json.loads(capsys.readouterr().out)["p"] == 1
 
 
+def test_models_with_splits_of_their_own_are_judged_on_the_tracks_of_the_first(tmp_path, capsys, monkeypatch):
+    shipped, songs = load_bundle(), tmp_path / "songs"
+    for genre in ("blues", "rock"):
+        (songs / genre).mkdir(parents=True)
+        for i in range(3):
+            soundfile.write(songs / genre / f"{i}.wav", make_noise(3, seed=i), RATE)
+    for name, seed, tested in (("first", 42, ["blues/0.wav", "rock/1.wav"]), ("second", 7, ["rock/2.wav"])):
+        split = {"train": ["blues/1.wav"], "valid": [], "test": tested}
+        data = {**shipped.card["data"], "split": split, "split_name": f"{name}.csv", "split_seed": seed}
+        (tmp_path / name).mkdir()
+        shutil.copy(shipped.path / "model.onnx", tmp_path / name)
+        (tmp_path / name / "card.json").write_text(json.dumps({**shipped.card, "data": data}))
+    command = ["musicclass", "compare", str(tmp_path / "first"), str(tmp_path / "second"), str(songs), "--json"]
+    monkeypatch.setattr("sys.argv", command)
+    assert main() == 0 and json.loads(capsys.readouterr().out)["tracks"] == 2
+    monkeypatch.setattr("sys.argv", [*command, "--side", "train"])
+    assert main() == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["tracks"] == 1 and told.err.count("this is no test result") == 2
+
+
 def test_the_report_stands_alone(tmp_path, capsys, monkeypatch):
     page = tmp_path / "report.html"
     monkeypatch.setattr("sys.argv", ["musicclass", "evaluate", "gtzan", "--report", str(page)])

@@ -8,7 +8,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -57,11 +57,9 @@ def train(
     from musicclass.config import load_config, with_seed
 
     chosen = load_config(config, tuple(settings or ()))
-    from musicclass.datasets import open_dataset
     from musicclass.datasets.splits import make_split
 
-    tracks = open_dataset(data, dataset, artists)
-    _tell_notes(tracks)
+    tracks = _opened(data, dataset, artists)
     parts = make_split(tracks, split, split_seed)
     counts = ", ".join(f"{len(ids)} {side}" for side, ids in parts.sides().items())
     print(f"{tracks.name}: {len(tracks.genres)} genres; split {parts.name}: {counts}", file=sys.stderr)
@@ -105,17 +103,19 @@ def evaluate(
     runs = seed_folders(Path(bundle))
     if report and (report.suffix.lower() != ".html" or runs):
         raise typer.BadParameter("--report is for one model; its file ends in .html")
+    if plots_to and runs:
+        raise typer.BadParameter("--plots is for one model")
+    models = [load_bundle(path) for path in runs] or [load_bundle(bundle)]
+    if data or runs:
+        require("sklearn", "train")
+    tracks = _opened(data, dataset, artists) if data else None
     if not runs:
-        model = load_bundle(bundle)
-        _show(model, *_judged(model, data, split, side, dataset, artists), as_json, plots_to, report)
+        _show(models[0], *_found(models[0], tracks, split, side), as_json, plots_to, report)
         return
-    require("sklearn", "train")
     from musicclass.printing import seeds_table
     from musicclass.training.evaluate import mean_and_deviation
 
-    if plots_to:
-        raise typer.BadParameter("--plots is for one model")
-    judged = {path.name: _judged(load_bundle(path), data, split, side, dataset, artists) for path in runs}
+    judged = {path.name: _found(model, tracks, split, side) for path, model in zip(runs, models, strict=True)}
     metrics = {name: found["metrics"] for name, (found, _) in judged.items()}
     if as_json:
         print(json.dumps({"runs": metrics, "mean_and_deviation": mean_and_deviation(list(metrics.values()))}))
@@ -134,15 +134,16 @@ def compare(
     dataset: KindOption = "auto",
     artists: ArtistsOption = None,
 ) -> None:
-    """Say whether the second model is better than the first, on the same tracks: difference, interval and p, by artist."""
+    """Say whether the second model is better than the first on the same tracks: difference, interval and p."""
     from musicclass.bundle import JUDGED, judged_side, load_bundle
     from musicclass.printing import comparison
     from musicclass.training.compare import compare as compared
 
     models = load_bundle(first), load_bundle(second)
     if data:
-        how = split or models[0].card["data"]["split_name"]
-        rows = [_judged(model, data, how, side, dataset, artists)[0]["predictions"] for model in models]
+        require("sklearn", "train")
+        asked = _asked(models[0], _opened(data, dataset, artists), split, side)
+        rows = [_judged(model, asked)["predictions"] for model in models]
     else:
         common = [s for s in JUDGED if all(m.card["predictions"].get(s) for m in models)]
         sides = common[:1] * 2 or [judged_side(model.card) for model in models]
@@ -154,40 +155,61 @@ def compare(
         comparison(result, first, second)
 
 
-def _judged(
-    model: Bundle, data: Path | None, split: str | None, side: Side, dataset: str, artists: Path | None
-) -> tuple[dict[str, Any], str]:
-    """A model's metrics and predictions, on DATA or from its card; and a title."""
-    if data is None:
-        return _from_card(model)
-    from musicclass.classifier import Classifier
+class Asked(NamedTuple):
+    """The tracks that models are judged by."""
+
+    dataset: Dataset
+    ids: set[str]
+    what: str  # such as "test of filtered"
+
+
+def _opened(data: Path, kind: str, artists: Path | None) -> Dataset:
+    """The data set; tells its notes on stderr."""
     from musicclass.datasets import open_dataset
+
+    tracks = open_dataset(data, kind, artists)
+    for note in tracks.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return tracks
+
+
+def _asked(model: Bundle, tracks: Dataset, split: str | None, side: Side) -> Asked:
+    """The tracks on a side of a split: by default, those that stand in the model's card."""
     from musicclass.datasets.splits import make_split
 
-    require("sklearn", "train")
-    from musicclass.training import evaluate as evaluation
-
-    tracks = open_dataset(data, dataset, artists)
-    _tell_notes(tracks)
     own = model.card["data"]["split_name"]
     how, here = split or own, {track.id for track in tracks.tracks}
-    ids = here & set(model.card["data"]["split"][side.value])  # the very tracks: files may have come since
     if how == "all":
-        ids = here
-    elif split or (not ids and not own.endswith(".csv")):
+        return Asked(tracks, here, "all tracks")
+    ids = here & set(model.card["data"]["split"][side.value])  # the very tracks: files may have come since
+    if split or (not ids and not own.endswith(".csv")):
         ids = set(make_split(tracks, how, model.card["data"]["split_seed"]).sides()[side.value])
     if not ids:
         raise typer.BadParameter(f"no {side.value} tracks of split {how} in {tracks.name}; try --split all")
-    seen = evaluation.seen_in_training(model.card, ids)
+    return Asked(tracks, ids, f"{side.value} of {how}")
+
+
+def _found(model: Bundle, tracks: Dataset | None, split: str | None, side: Side) -> tuple[dict[str, Any], str]:
+    """A model's metrics and predictions, on tracks or from its card; and a title."""
+    if tracks is None:
+        return _from_card(model)
+    asked = _asked(model, tracks, split, side)
+    return _judged(model, asked), f"{model.name} on {tracks.name}, {asked.what}"
+
+
+def _judged(model: Bundle, asked: Asked) -> dict[str, Any]:
+    """A model's metrics and predictions on these tracks; says so where it has seen some."""
+    from musicclass.classifier import Classifier
+    from musicclass.training import evaluate as evaluation
+
+    seen = evaluation.seen_in_training(model.card, asked.ids)
     if seen:
         print(
-            f"{len(seen)} of these {len(ids)} tracks trained or chose {model.name}: this is no test result",
+            f"{len(seen)} of these {len(asked.ids)} tracks trained or chose {model.name}: this is no test result",
             file=sys.stderr,
         )
-    rows = evaluation.predict_tracks(Classifier(model), tracks, ids)
-    title = f"{model.name} on {tracks.name}, " + ("all tracks" if how == "all" else f"{side.value} of {how}")
-    metrics = evaluation.score(rows, model.genres)
-    return {"metrics": metrics, "predictions": rows, "seen_in_training": seen}, title
+    rows = evaluation.predict_tracks(Classifier(model), asked.dataset, asked.ids)
+    return {"metrics": evaluation.score(rows, model.genres), "predictions": rows, "seen_in_training": seen}
 
 
 @app.command()
@@ -201,23 +223,17 @@ def features(
 ) -> None:
     """Write the log-mel features of a data set into one archive, which `train` and `evaluate` read."""
     from musicclass.config import load_config
-    from musicclass.datasets import archive, open_dataset
+    from musicclass.datasets import archive
     from musicclass.printing import progress
 
     if out.suffix != ".npz":
         raise typer.BadParameter(f"{out}: archives end in .npz")
     chosen = load_config(config, tuple(settings or ())).features
-    tracks = open_dataset(data, dataset, artists)
-    _tell_notes(tracks)
+    tracks = _opened(data, dataset, artists)
     count = archive.write(out, tracks.usable(progress(tracks.tracks, "Features"), chosen), chosen)
     print(f"{out}: {count} of {len(tracks.tracks)} tracks", file=sys.stderr)
     if count < len(tracks.tracks):
         raise typer.Exit(1)
-
-
-def _tell_notes(tracks: Dataset) -> None:
-    for note in tracks.notes:
-        print(f"note: {note}", file=sys.stderr)
 
 
 def _prepare_keras() -> None:

@@ -17,7 +17,7 @@ class Segment:
 
     start: float  # seconds
     end: float  # seconds
-    genre: str | None  # "unknown" where it is unlike known music or, with `min_confidence`, where confidence is below that
+    genre: str | None  # "unknown" where it is unfamiliar or, with `min_confidence`, less sure than that
     best_guess: str | None
     confidence: float
     probabilities: dict[str, float]  # empty where it is silent
