@@ -114,6 +114,10 @@ def test_plot(run, wav, tmp_path):
     wav(make_music(2), name="two.wav")
     assert run("predict", tmp_path, "--plot", tmp_path / "plots")[0] == 0
     assert len(list((tmp_path / "plots").glob("*.png"))) == 2
+    wav(make_music(2), name="A$AP Ca$h " + "x" * 225 + ".wav")  # no mathematics, and as long as names may be
+    wav(make_music(2), name="zz.wav")
+    assert run("predict", tmp_path, "--plot", tmp_path / "more")[0] == 0
+    assert len(list((tmp_path / "more").glob("*.png"))) == 4
     status, _, err = run("predict", path, "--plot", tmp_path / "line.gif")
     assert status == 2 and ".png" in err
 

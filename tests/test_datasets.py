@@ -11,7 +11,8 @@ import soundfile
 
 from musicclass.config import FeatureConfig
 from musicclass.datasets import Dataset, archive, folder, gtzan, open_dataset
-from musicclass.errors import DatasetError
+from musicclass.datasets.splits import make_split
+from musicclass.errors import DatasetError, LeakError
 from musicclass.features import log_mel
 from tests.conftest import RATE, make_noise, make_tone, script
 
@@ -82,6 +83,19 @@ def test_artists_from_a_csv(tmp_path):
     table.write_text("track,artist\na/1.wav,x\na/1.wav,y\n")
     with pytest.raises(DatasetError, match="twice"):
         folder.read(root, table)
+
+
+def test_artists_of_accents_spelt_otherwise_and_of_tracks_that_are_not_here(tmp_path):
+    """macOS and archives write an accent as a character of its own; a typo must not make an artist unknown unseen."""
+    root = make_tree(tmp_path / "x", ["fado/Cafe\u0301.wav", "tango/2.wav"])
+    table = tmp_path / "artists.csv"
+    table.write_text("track,artist\nfado/Caf\u00e9.wav,Amália\ntango/3.wav,Gardel\n,\n")
+    dataset = folder.read(root, table)
+    assert [track.artist for track in dataset.tracks] == ["Amália", ""]
+    assert dataset.notes == (f"{table}: 1 of its 2 tracks are not here, such as tango/3.wav",)
+    table.write_text("track,split,artist\nfado/Caf\u00e9.wav,train,x\ntango/2.wav,valid,x\n,,\n")
+    with pytest.raises(LeakError, match="artist x"):
+        make_split(dataset, str(table))
 
 
 def test_one_genre_is_not_enough(tmp_path):

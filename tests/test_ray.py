@@ -14,6 +14,7 @@ import psutil
 import pytest
 import soundfile
 
+from musicclass.config import FeatureConfig
 from musicclass.errors import DecodeError, LibraryError
 from musicclass.library import store
 from musicclass.library.journal import Journal
@@ -100,17 +101,30 @@ def test_same_rows_though_a_worker_is_killed(folder, local, tmp_path, cluster):
     assert run([str(folder)], out, ON_RAY).done_now == 0, "it goes on where it was"
 
 
-def test_a_decoder_that_crashes_on_ray_is_a_row(tmp_path, cluster):
+def test_a_decoder_that_crashes_on_ray_is_a_row(tmp_path, cluster, monkeypatch):
     from musicclass.library import on_ray
     from tests import hostile
 
-    on_ray._pool = on_ray.Pool(hostile.make_task, 1, 2, 4e8)
+    monkeypatch.setattr(on_ray, "_make_decoder", hostile.make_decoder)
+    limits = (FeatureConfig(), False, 2, 4e8)
     try:
         for name, status in (("crash", "crashed"), ("hang", "timed out"), ("swell", "out of memory")):
-            assert on_ray._decode({}, False, 2, 4e8, {"path": name.encode()})["status"] == status
+            assert on_ray._decode(*limits, {"path": name.encode()})["status"] == status
     finally:
-        on_ray._pool.__exit__()
-        on_ray._pool = None
+        on_ray._decoder(*limits).__exit__()
+        on_ray._decoder.cache_clear()
+
+
+def test_a_ray_worker_serves_every_run_with_its_own_settings(folder):
+    from musicclass.library import on_ray
+
+    song, heard = os.fsencode(folder / "song 00.flac"), []
+    for features in (FeatureConfig(), FeatureConfig(n_mfcc=FeatureConfig().n_mfcc // 2)):
+        limits = (features, False, 60, 1e9)
+        heard.append(len(on_ray._decode(*limits, {"path": song})["windows"]))
+        on_ray._decoder(*limits).__exit__()
+    on_ray._decoder.cache_clear()
+    assert heard[0] == 2 * heard[1] > 0
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,12 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from musicclass import cli_training
 from musicclass.errors import MusicClassError, require
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Tell the genre of music, and train what tells it.",
@@ -120,7 +117,10 @@ def predict(
 def _picture_paths(folder: Path, names: list[str]) -> list[Path]:
     """A path below `folder` for each name, in sub-folders as the names are."""
     full = [os.path.abspath(name) for name in names]
-    top = os.path.commonpath([str(Path(name).parent) for name in full])
+    try:
+        top = os.path.commonpath([str(Path(name).parent) for name in full])
+    except ValueError:  # Windows
+        raise typer.BadParameter("--plot draws files of one drive at a time") from None
     return [folder / (os.path.relpath(name, top) + ".png") for name in full]
 
 

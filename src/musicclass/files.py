@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -12,19 +14,23 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[IO[Any]]:
-    """A binary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't."""
+    """A binary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
+
+    Who may read a file that is there already, may read the new one.
+    """
+    path = Path(os.path.realpath(path))  # what a link leads to
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    made = path.with_name(f".musicclass-{secrets.token_hex(8)}.part")
     try:
-        with open(handle, "wb") as file:
+        with open(made, "xb") as file:
+            if path.exists():
+                os.chmod(made, stat.S_IMODE(path.stat().st_mode))
             yield file
             if not file.closed:
                 sync(file)
-        os.chmod(name, 0o666 & ~_umask())
-        move(name, path)
+        move(made, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        made.unlink(missing_ok=True)
         raise
 
 
@@ -50,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of the file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

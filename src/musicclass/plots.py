@@ -59,6 +59,11 @@ def in_windows(figures: Sequence[Figure]) -> bool:
     return True
 
 
+def _literal(text: str) -> str:
+    """So that matplotlib takes the dollars in a name for dollars, not for mathematics."""
+    return text.replace("$", r"\$")
+
+
 def _figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
     require("matplotlib", "plot")
     from matplotlib.figure import Figure
@@ -83,7 +88,7 @@ def history(rows: Sequence[dict[str, float]], title: str = "") -> Figure:
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
-    axes[0].set_title(title)
+    axes[0].set_title(_literal(title))
     axes[1].set(xlabel="epoch", xlim=(1, epochs[-1]) if len(rows) > 1 else (0, 2))
     return figure
 
@@ -99,11 +104,12 @@ def confusion_matrix(counts: Sequence[Sequence[int]], genres: Sequence[str], tit
         if count:
             shade = "white" if share[row, column] > 0.5 else "black"
             axis.text(column, row, str(count), ha="center", va="center", color=shade)
-    axis.set_xticks(range(len(genres)), genres, rotation=45, ha="right")
-    axis.set_yticks(range(len(genres)), [f"{genre} ({n})" for genre, n in zip(genres, table.sum(axis=1), strict=True)])
+    names = [_literal(genre) for genre in genres]
+    axis.set_xticks(range(len(genres)), names, rotation=45, ha="right")
+    axis.set_yticks(range(len(genres)), [f"{name} ({n})" for name, n in zip(names, table.sum(axis=1), strict=True)])
     axis.set_xlabel("told genre")
     axis.set_ylabel("true genre")
-    axis.set_title(title)
+    axis.set_title(_literal(title))
     return figure
 
 
@@ -115,7 +121,7 @@ def reliability(bins: Sequence[Sequence[float]], error: float, title: str = "") 
     label = f"bins of about {round(float(np.mean(counts)))} tracks"
     axis.plot(confidence, accuracy, "o-", color=COLOURS[0], label=label)
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="share that is right", aspect="equal")
-    axis.set_title(f"{title}\nexpected calibration error {error:.3f}".strip())
+    axis.set_title(f"{_literal(title)}\nexpected calibration error {error:.3f}".strip())
     axis.legend(frameon=False, loc="upper left")
     axis.grid(alpha=0.3)
     return figure
@@ -128,7 +134,8 @@ def genre_scores(genres: dict[str, dict[str, Any]]) -> Figure:
     values = np.array([genres[genre]["f1"] for genre in order])
     low, high = np.array([genres[genre]["f1_95"] for genre in order]).T
     reach = np.clip([values - low, high - values], 0, None)
-    axis.barh(order, values, xerr=reach, color=[colour(genre, order) for genre in order], ecolor="#555555", capsize=3)
+    colours = [colour(genre, order) for genre in order]
+    axis.barh(list(map(_literal, order)), values, xerr=reach, color=colours, ecolor="#555555", capsize=3)
     axis.set(xlim=(0, 1), xlabel="F1")
     axis.grid(alpha=0.3, axis="x")
     return figure
@@ -170,11 +177,11 @@ def timeline(prediction: Prediction, waveform: Array, why: Explanation | None = 
     shares = [[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres]
     top_edge = np.sum(shares, axis=0)
     for genre, share in zip(genres, shares, strict=True):
-        name = f"{genre} {prediction.probabilities[genre]:.0%}"
+        name = f"{_literal(genre)} {prediction.probabilities[genre]:.0%}"
         bottom.stairs(top_edge, edges, baseline=top_edge - share, fill=True, color=colour(genre, genres), label=name)
         top_edge = top_edge - share
     top.set(ylabel="waveform", yticks=[])
-    top.set_title(f"{Path(prediction.file or '').name}  {in_words(prediction)}")
+    top.set_title(_literal(f"{Path(prediction.file or '').name}  {in_words(prediction)}"))
     bottom.set(xlim=(0, prediction.duration), ylim=(0, 1), ylabel="probability")
     if why:
         _explanation(below[0], why)
@@ -195,7 +202,7 @@ def _explanation(axis: Any, why: Explanation) -> None:
     shades[..., 3] = 0.75 * np.abs(why.weights.T) / limit
     axis.imshow(shades, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
     axis.set_yticks(range(len(why.frequencies)), [f"{round(f, -1):,.0f}" for f in why.frequencies])
-    axis.set(ylabel="Hz", title=f"green: speaks for {why.genre}; red: against it")
+    axis.set(ylabel="Hz", title=f"green: speaks for {_literal(why.genre)}; red: against it")
 
 
 def peaks(waveform: Array, columns: int) -> tuple[Array, Array]:

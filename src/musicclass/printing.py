@@ -64,7 +64,7 @@ class Printer:
         if self.kind == "table":
             self._table(prediction)
             if why:
-                self.console.print(f"  {why.in_words()}")
+                self.console.print(f"  {escape(why.in_words())}")
         elif self.kind == "csv":
             p = prediction
             shares = [f"{p.probabilities[genre]:.6f}" for genre in self.genres]
@@ -93,7 +93,7 @@ class Printer:
     def _table(self, prediction: Prediction) -> None:
         minutes, seconds = divmod(round(prediction.duration), 60)
         name = escape(str(prediction.file))
-        self.console.print(f"[bold]{name}[/]  {minutes}:{seconds:02}  {in_words(prediction)}")
+        self.console.print(f"[bold]{name}[/]  {minutes}:{seconds:02}  {escape(in_words(prediction))}")
         for i, (genre, share) in enumerate(list(prediction.probabilities.items())[: self.top]):
             line = Text(f"  {genre:<12}", style="bold" if i == 0 else "")
             line.append(("█" * round(share * BAR)).ljust(BAR), style=colour(genre, self.genres))
@@ -130,7 +130,7 @@ def seeds_table(runs: dict[str, dict[str, Any]], summary: dict[str, tuple[float,
     for name in ("", *summary):
         table.add_column(name.replace("_", " "), justify="right" if name else "left")
     for run, metrics in runs.items():
-        table.add_row(run, *(f"{metrics[name]:.3f}" for name in summary))
+        table.add_row(escape(run), *(f"{metrics[name]:.3f}" for name in summary))
     table.add_row("[bold]mean[/]", *(f"[bold]{mean:.3f}[/]" for mean, _ in summary.values()))
     table.add_row("deviation", *(f"{deviation:.3f}" for _, deviation in summary.values()))
     console = Console(highlight=False, soft_wrap=True)
@@ -176,10 +176,12 @@ def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) ->
     console.print(f"  told as unknown    {metrics['unknown']:.1%}")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("true genre", "recall", "precision", *genres):  # short enough for 80 columns and ten genres
-        table.add_column(name[:5] if name in genres else name, justify="left" if name == "true genre" else "right")
+        table.add_column(
+            escape(name[:5]) if name in genres else name, justify="left" if name == "true genre" else "right"
+        )
     for genre, counts in zip(genres, metrics["confusion"], strict=True):
         score = metrics["genres"][genre]
         cells = [f"[bold]{n}[/]" if g == genre else str(n or "·") for g, n in zip(genres, counts, strict=True)]
-        table.add_row(genre, f"{score['recall']:.0%}", f"{score['precision']:.0%}", *cells)
+        table.add_row(escape(genre), f"{score['recall']:.0%}", f"{score['precision']:.0%}", *cells)
     console.print("\ntracks of each genre (rows), by the genre they were told as (columns):")
     Console(highlight=False, width=max(console.width, 30 + 6 * len(genres))).print(table)

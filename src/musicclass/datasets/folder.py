@@ -12,6 +12,8 @@ import csv
 import hashlib
 import json
 import os
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from musicclass.config import FeatureConfig
 from musicclass.datasets import AUDIO_SUFFIXES, Dataset, Track
 from musicclass.errors import DatasetError, DecodeError
 from musicclass.features import Array, log_mel_of_blocks
-from musicclass.files import write_atomically
+from musicclass.files import file_hash, write_atomically
 
 FEATURES = 1  # of the cache; counts up when the same settings give other features
 
@@ -33,14 +35,17 @@ def read(root: Path, artists: Path | None = None) -> Dataset:
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: not a folder")
-    known = read_column(artists, "artist") if artists else {}
-    tracks = []
+    paths = {}
     for path in sorted(root.glob("*/**/*")):
         parts = path.relative_to(root).parts
         if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not any(p.startswith(".") for p in parts):
-            name = "/".join(parts)
-            tracks.append(Track(name, parts[0], known.get(name, ""), hash_if_readable(path), path))
-    dataset = Dataset(root.resolve().name, tuple(tracks), cached_log_mel)
+            paths["/".join(parts)] = path
+    known, notes = artists_of(artists, paths)
+    tracks = [
+        Track(name, name.split("/")[0], known.get(name, ""), hash_if_readable(path), path)
+        for name, path in paths.items()
+    ]
+    dataset = Dataset(root.resolve().name, tuple(tracks), cached_log_mel, notes)
     if len(dataset.genres) < 2:
         raise DatasetError(
             f"{root}: needs one sub-folder per genre, and at least two with audio in them; "
@@ -60,6 +65,7 @@ def read_column(path: Path, column: str, optional: bool = False) -> dict[str, st
             if optional and column not in (reader.fieldnames or ()):
                 return {}
             rows = [((row["track"] or "").strip(), (row[column] or "").strip()) for row in reader]
+            rows = [row for row in rows if row[0]]  # spreadsheets write empty ones
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: can't be read: {error}") from None
     except KeyError as error:
@@ -71,10 +77,26 @@ def read_column(path: Path, column: str, optional: bool = False) -> dict[str, st
     return table
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def matched(table: dict[str, str], names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """What a `table` of tracks holds for those of the `names` that stand in it, and its tracks that are none of these.
+
+    An accent may be a letter's own or a character after it: file systems and CSV files write either.
+    """
+    plain = {unicodedata.normalize("NFC", name): name for name in names}
+    values = {unicodedata.normalize("NFC", track): value for track, value in table.items()}
+    return {plain[track]: value for track, value in values.items() if track in plain}, sorted(set(values) - set(plain))
+
+
+def artists_of(path: Path | None, names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Track -> artist, from the CSV at `path` where there is one, and a note on tracks in it that are none of `names`.
+
+    Raises DatasetError when it can't be read.
+    """
+    table = read_column(path, "artist") if path else {}
+    known, strangers = matched(table, names)
+    if not strangers:
+        return known, ()
+    return known, (f"{path}: {len(strangers)} of its {len(table)} tracks are not here, such as {strangers[0]}",)
 
 
 def hash_if_readable(path: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from musicclass.datasets import Dataset, Track
-from musicclass.datasets.folder import cached_log_mel, hash_if_readable, read_column
+from musicclass.datasets.folder import artists_of, cached_log_mel, hash_if_readable, read_column
 from musicclass.errors import DatasetError
 from musicclass.library.writers import original_path
 
@@ -22,13 +22,13 @@ def read(path: Path, artists: Path | None = None) -> Dataset:
     Raises DatasetError when it can't be read, lacks a column or has less than two genres.
     """
     genres = read_column(path, "genre")
-    known = read_column(artists or path, "artist", optional=artists is None)
+    known, notes = artists_of(artists, genres) if artists else (read_column(path, "artist", optional=True), ())
     tracks = []
     for name, genre in sorted(genres.items()):
-        if name and genre:
+        if genre:
             file = path.parent / original_path(name)
             tracks.append(Track(name, genre, known.get(name, ""), hash_if_readable(file), file))
-    dataset = Dataset(path.stem, tuple(tracks), cached_log_mel)
+    dataset = Dataset(path.stem, tuple(tracks), cached_log_mel, notes)
     if len(dataset.genres) < 2:
         found = ", ".join(dataset.genres) or "none"
         raise DatasetError(f"{path}: needs at least two genres, with a track each; found {found}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musicclass.datasets import Dataset, Track, gtzan
-from musicclass.datasets.folder import read_column
+from musicclass.datasets.folder import matched, read_column
 from musicclass.errors import DatasetError, LeakError, require
 
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
@@ -51,7 +51,7 @@ def make_split(dataset: Dataset, how: str = "random", seed: int = 42) -> Split:
     elif how == "filtered":
         sides = _filtered(dataset)
     elif how.lower().endswith(".csv"):
-        artists = read_column(Path(how), "artist", optional=True)
+        artists, _ = matched(read_column(Path(how), "artist", optional=True), (track.id for track in tracks))
         tracks = tuple(replace(track, artist=artists.get(track.id, track.artist)) for track in tracks)
         sides = _from_file(dataset, Path(how))
     else:
@@ -145,7 +145,7 @@ def _artist_groups(tracks: Iterable[Track]) -> tuple[dict[str, str], set[str]]:
 
     def root(name: str) -> str:
         while parent.setdefault(name, name) != name:
-            name = parent[name]
+            parent[name] = name = parent[parent[name]]  # halves the way, or one artist's tracks are a long chain
         return name
 
     for track in tracks:
@@ -164,13 +164,13 @@ def _filtered(dataset: Dataset) -> dict[str, str]:
 
 
 def _from_file(dataset: Dataset, path: Path) -> dict[str, str]:
-    sides = read_column(path, "split")
-    odd = sorted(set(sides.values()) - {*SIDES, "excluded", ""})
+    table = read_column(path, "split")
+    odd = sorted(set(table.values()) - {*SIDES, "excluded", ""})
     if odd:
         raise DatasetError(f"{path}: {odd[0]!r} is no side of a split; there are: {', '.join(SIDES)}, excluded")
     ids = {track.id for track in dataset.tracks}
-    unknown = [name for name in sides if name not in ids]
-    if len(unknown) == len(sides):
+    sides, unknown = matched(table, ids)
+    if not sides:
         raise DatasetError(f"{path}: none of its tracks is in {dataset.name}, whose tracks are named like {min(ids)}")
     if unknown:
         raise DatasetError(f"{path}: {len(unknown)} tracks are not in {dataset.name}: {', '.join(unknown[:5])}")

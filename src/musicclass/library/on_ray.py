@@ -22,15 +22,13 @@ import numpy as np
 from musicclass.audio import source_name
 from musicclass.bundle import CARD, MODEL, Bundle, pretrained_names
 from musicclass.classifier import Classifier, Heard, hear
-from musicclass.config import FeatureConfig, from_dict, to_dict
+from musicclass.config import FeatureConfig
 from musicclass.errors import AudioError, require
 from musicclass.library import run
 from musicclass.library.workers import Failure, Pool, Task
 
 FILES_IN_BLOCK = 8  # that are lost, and done again, when a worker dies
 FILES_AT_ONCE = 100_000  # given to Ray in one go; their paths are in memory
-
-_pool: Pool | None = None
 
 
 class RayPool:
@@ -63,7 +61,7 @@ class RayPool:
         model: Any = self.options.model
         if model not in pretrained_names():  # there may be no such folder where an actor runs
             model = [ray.put([(self.bundle.path / name).read_bytes() for name in (CARD, MODEL)])]
-        decode = functools.partial(_decode, to_dict(self.bundle.features), self.options.fast, *limits)
+        decode = functools.partial(_decode, self.bundle.features, self.options.fast, *limits)
         tell_with = (model, self.options.min_confidence, self.options.timeline)
         actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // 4)
         while some := list(itertools.islice(source, FILES_AT_ONCE)):
@@ -79,14 +77,10 @@ class RayPool:
 
 
 def _decode(
-    features: dict[str, Any], fast: bool, timeout: float, max_memory: float, row: dict[str, Any]
+    features: FeatureConfig, fast: bool, timeout: float, max_memory: float, row: dict[str, Any]
 ) -> dict[str, Any]:
     """In a Ray task: what is heard of a file, or why there is nothing."""
-    global _pool
-    if _pool is None:
-        _pool = Pool(functools.partial(_make_decoder, features, fast), 1, timeout, max_memory)
-        atexit.register(_pool.__exit__)
-    ((_, value),) = _pool.map([os.fsdecode(row["path"])])
+    ((_, value),) = _decoder(features, fast, timeout, max_memory).map([os.fsdecode(row["path"])])
     path = row["path"]
     if isinstance(value, Failure):
         empty = {"windows": b"", "times": b"", "duration": 0.0}
@@ -95,13 +89,18 @@ def _decode(
     return {"path": path, **heard, "status": run.OK, "error": ""}
 
 
-def _make_decoder(features: dict[str, Any], fast: bool) -> Task:
-    config = from_dict(FeatureConfig, features)
+@functools.cache  # a Ray worker may serve several runs
+def _decoder(features: FeatureConfig, fast: bool, timeout: float, max_memory: float) -> Pool:
+    pool = Pool(functools.partial(_make_decoder, features, fast), 1, timeout, max_memory)
+    atexit.register(pool.__exit__)
+    return pool
 
+
+def _make_decoder(features: FeatureConfig, fast: bool) -> Task:
     def decode(path: str) -> Any:
         try:
             with run.opened(path) as source:
-                return hear(source, config, fast=fast)
+                return hear(source, features, fast=fast)
         except AudioError as error:
             return run.failure(error)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Options:
         """What answers depend on, as two short words: one for the model, one for the rest."""
         from musicclass import __version__
 
-        model = [__version__, bundle.card["sha256"], bundle.card["confidence"]]
+        model = [__version__, bundle.card["sha256"], bundle.card.get("confidence")]
         rest = [self.min_confidence, self.timeline, self.fast]
         first, second = (hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12] for what in (model, rest))
         return first, second
@@ -247,5 +248,5 @@ class _Display:
         self.bar.update(self.task, completed=self.done, more=words)
         if self.bar.disable and now - self.told > LINE_SECONDS:
             self.told = now
-            left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate))
+            left = timedelta(seconds=round((self.total - self.done) / rate))
             print(f"{self.done:,} of {self.total:,} files, {words}, {left} left", file=sys.stderr)

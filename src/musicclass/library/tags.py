@@ -27,7 +27,7 @@ from musicclass.audio import FORMATS
 from musicclass.bundle import Bundle, load_bundle
 from musicclass.confidence import is_known
 from musicclass.errors import ConfigError, LibraryError, require
-from musicclass.files import move, sync
+from musicclass.files import file_hash, move, sync
 from musicclass.library import delta
 from musicclass.library.journal import Journal, Row
 from musicclass.library.run import OK, Options, hear, journal_path, look_at
@@ -142,7 +142,7 @@ def prepare_copy(order: str) -> dict[str, Any] | Failure:
     except TagError as error:
         return Failure(UNSAFE, str(error).replace(copy, path))
     facts = {"path": path, "before": job["before"], "after": job["after"]}
-    return {**facts, "old": _sha256(target), "new": _sha256(copy), "delta": _delta(target, copy)}
+    return {**facts, "old": file_hash(target), "new": file_hash(copy), "delta": _delta(target, copy)}
 
 
 def open_journal(path: Path) -> IO[str]:
@@ -309,7 +309,7 @@ def _delta(old: str, new: str) -> list[Any]:
 
 def _take_back(entry: dict[str, Any]) -> str:
     target = os.path.realpath(entry["path"])
-    now = _sha256(target)
+    now = file_hash(target)
     if now == entry["old"]:
         return "is as it was"
     if now != entry["new"]:
@@ -350,11 +350,6 @@ def _entries(journal: Path) -> list[dict[str, Any] | str]:
     if entries and all(isinstance(entry, str) for entry in entries):
         raise LibraryError(f"{journal}: {entries[0]}")
     return entries
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from musicclass.classifier import Classifier
 from musicclass.confidence import Confidence
 from musicclass.config import Config, to_dict, with_seed
 from musicclass.datasets import Dataset
-from musicclass.datasets.splits import Split
+from musicclass.datasets.splits import Split, refuse_leaks
 from musicclass.errors import DatasetError
 from musicclass.features import Array
 from musicclass.training.data import TrackWindows, familiar_windows, load_frames
@@ -31,13 +31,15 @@ def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str =
     """Train on `dataset` as `split` says, and write the bundle, its history and its pictures into the folder `out`.
 
     With `resume`, goes on where an interrupted run with the same `out` stopped. Files that can't be used
-    are left out, with a warning. Raises DatasetError when `out` is taken, or tracks or settings don't fit.
+    are left out, with a warning. Raises DatasetError when `out` is taken, or tracks or settings don't fit, LeakError
+    when a track or a replica of it is on two sides.
     """
     if (out / CARD).exists():
         raise DatasetError(f"{out} already holds a model; give another --out, or delete it first")
     if not resume and (begun := checkpoints(out)):
         names = ", ".join(map(str, begun))
         raise DatasetError(f"{out} holds an interrupted run; --resume goes on with it, or delete {names}")
+    refuse_leaks(split, dataset.tracks, artists=False)
     frames = load_frames(dataset, (*split.train, *split.valid), config.features)
     train_ids, valid_ids = ([i for i in side if i in frames] for side in (split.train, split.valid))
     if not train_ids or not valid_ids:

@@ -252,4 +252,5 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
+csv.field_size_limit(2**31 - 1)  # a track's segments are one field
 READERS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
