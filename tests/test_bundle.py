@@ -9,6 +9,8 @@ import musicclass
 from musicclass.bundle import CARD, MODEL, load_bundle, pretrained_names, save_bundle
 from musicclass.classifier import Classifier
 from musicclass.errors import BundleError
+from musicclass.library.run import Options
+from musicclass.printing import metrics_table
 
 
 @pytest.fixture
@@ -31,6 +33,24 @@ def test_what_ships():
     side = bundle.card["data"]["split"]
     assert len(side["train"]) == 639 and not side["valid"]
     assert len(bundle.card["predictions"]["folds"]) == 596 and bundle.card["config"]["model"]["members"] == 2
+
+
+def test_a_card_without_confidence_serves_a_library_too(copy):
+    card = json.loads((copy / CARD).read_text())
+    del card["confidence"]
+    (copy / CARD).write_text(json.dumps(card))
+    plain, shipped = Options().settings(load_bundle(copy)), Options().settings(load_bundle())
+    assert plain[0] != shipped[0] and plain[1] == shipped[1]
+
+
+def test_genres_with_brackets_are_printed_as_they_are(copy, capsys):
+    """They are names of folders, and no markup."""
+    metrics = load_bundle(copy).card["metrics"]["folds"]
+    names = ("rock [live]", "[/]x", *load_bundle(copy).genres[2:])
+    renamed = {"genres": dict(zip(names, metrics["genres"].values(), strict=True))}
+    metrics_table(metrics | renamed, names, "[title]")
+    out = capsys.readouterr().out
+    assert "rock [live]" in out and "[/]x" in out and "[title]" in out
 
 
 def test_a_copy_works_the_same(copy):

@@ -45,6 +45,16 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_long_track_with_all_its_segments(small: Path) -> None:
+    segments = json.dumps([{"start": i, "end": i + 3, "genre": "jazz", "p": [0.5] * 10} for i in range(2400)])
+    with small.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*HEAD.split(","), "segments"])
+        writer.writerow([*ROWS[0].split(","), segments])
+    assert len(segments) > 131_072, "the limit of Python's reader"
+    assert [song.path for song in Collection(small).songs] == ["/m/a.mp3"]
+
+
 @pytest.fixture
 def server(table: Path) -> Iterator[httpx.Client]:
     with running(library=table, workers=1) as client:

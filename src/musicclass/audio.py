@@ -41,6 +41,11 @@ BAD_PACKETS = 0.02  # this share of their packets may be damaged
 SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b".snd", b"caff", b"NIST")
 # Without this, a playlist that is named .mp3 reads other files, or the network.
 FORMATS = "mp3,mov,flac,ogg,wav,w64,aiff,aac,asf,matroska,ape,wv,caf,au,mpc,mpc8,tta,ac3"
+# Nothing but files, in these formats: a playlist may not open others, or addresses.
+OPENING: dict[str, Any] = {
+    "options": {"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+    "metadata_errors": "ignore",
+}
 
 
 def load(source: Source, sample_rate: int, limits: AudioConfig | None = None) -> Array:
@@ -312,10 +317,9 @@ def _opened_by_av(source: Path | IO[bytes], name: str) -> Iterator[Any]:
     import av
     import av.error
 
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     target = os.path.abspath(source) if isinstance(source, Path) else source
     try:
-        container = av.open(target, options=options, metadata_errors="ignore")
+        container = av.open(target, **OPENING)
     except (av.error.FFmpegError, ValueError) as error:
         raise _unusable(name, error) from None
     with container:

@@ -40,6 +40,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
+        """What the card calls it."""
         return str(self.card["name"])
 
     def session(self) -> onnxruntime.InferenceSession:

@@ -270,6 +270,7 @@ def load_config(source: str | None = None, settings: tuple[str, ...] = ()) -> Co
 
 
 def with_seed(config: Config, seed: int) -> Config:
+    """The same configuration with another `training.seed`."""
     return dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
 
 

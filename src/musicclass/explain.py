@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from musicclass.classifier import Classifier
+from musicclass.confidence import Floats
 from musicclass.config import FeatureConfig
 from musicclass.features import Array, hz_to_mel, mel_to_hz, mfcc, scale_window, window_starts
 from musicclass.prediction import Prediction
-
-Floats = npt.NDArray[np.float64]
 
 CELL_SECONDS = 1.0
 BAND_GROUPS = 8

@@ -42,6 +42,7 @@ class Prediction:
         return asdict(self)
 
     def to_json(self, indent: int | None = None) -> str:
+        """`to_dict` as one JSON object."""
         return json.dumps(self.to_dict(), indent=indent)
 
 

@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Any
 
-from musicclass.audio import FORMATS
+from musicclass.audio import OPENING
 from musicclass.bundle import Bundle, load_bundle
 from musicclass.confidence import is_known
 from musicclass.errors import ConfigError, LibraryError, require
@@ -71,7 +71,9 @@ def read_genres(path: str) -> tuple[str, ...]:
 
 def _genres_elsewhere(path: str) -> list[str]:
     """Those that FFmpeg sees, as in the INFO chunk of a wav file, which mutagen doesn't read."""
-    with contextlib.suppress(Exception), _container(path) as container:
+    import av
+
+    with contextlib.suppress(Exception), av.open(path, **OPENING) as container:
         found = {**container.streams.audio[0].metadata, **container.metadata}
         return [value for name, value in found.items() if name.casefold() == "genre" and value]
     return []
@@ -196,19 +198,12 @@ def audio_hash(path: str) -> str:
 
     digest = hashlib.sha256()
     try:
-        with _container(path) as container:
+        with av.open(path, **OPENING) as container:
             for packet in container.demux(container.streams.audio[0]):
                 digest.update(bytes(packet))
     except (av.error.FFmpegError, ValueError, IndexError) as error:
         raise TagError(f"{path}: can't be read ({error})") from None
     return digest.hexdigest()
-
-
-def _container(path: str) -> Any:
-    import av
-
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    return av.open(path, options=options, metadata_errors="ignore")
 
 
 def _open(path: str) -> Any:

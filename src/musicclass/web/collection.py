@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from musicclass.datasets import AUDIO_SUFFIXES
 from musicclass.errors import LibraryError, require
+from musicclass.features import Array
 from musicclass.files import write_text
 from musicclass.library import store
 from musicclass.library.run import OK
 from musicclass.library.writers import original_path
 
-Floats = npt.NDArray[np.float32]
 POINTS = 20_000  # of the map at most
 SMALL = 1e-4  # a probability below it counts as it: rounding must not shape the map
 COLUMNS = ("path", "genre", "best_guess", "confidence", "duration", "status")  # and p_...
@@ -61,7 +60,7 @@ class Collection:
         if not self.songs:
             raise LibraryError(f"{path}: no song in it has a genre; hear some with: musicclass library FOLDER")
 
-    def _load(self) -> Floats:
+    def _load(self) -> Array:
         """Fill `songs`, `genres` and `failed`; returns probabilities (songs, genres)."""
         shares = array("f")
         for row in _read(self.path):
@@ -75,7 +74,7 @@ class Collection:
             numbers = float(row["confidence"]), float(row["duration"])
             self.songs.append(Song(len(self.songs), path, genre, best_guess, *numbers))
             shares.extend(float(row[f"p_{name}"]) for name in self.genres)
-        found: Floats = np.frombuffer(shares, np.float32).reshape(len(self.songs), len(self.genres))
+        found: Array = np.frombuffer(shares, np.float32).reshape(len(self.songs), len(self.genres))
         if not np.isfinite(found).all() or not all(np.isfinite((s.confidence, s.duration)).all() for s in self.songs):
             raise ValueError("it holds numbers that are none")
         return found
@@ -201,7 +200,7 @@ class Corrections:
         return text.getvalue()
 
 
-def project(shares: Floats) -> tuple[Floats, float]:
+def project(shares: Array) -> tuple[Array, float]:
     """Probabilities (n, genres) -> places (n, 2) within -1 and 1, and the share of the variance that they show.
 
     Principal components of centred log-ratios (Aitchison 1982): the network's logits, as far as a table keeps them.
