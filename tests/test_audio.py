@@ -92,8 +92,11 @@ def test_file_objects_are_as_good_as_paths(files):
 def test_objects_that_are_no_audio_files_are_decode_errors(files):
     closed = files["wav"].open("rb")
     closed.close()
-    for source in (closed, io.BytesIO(b""), io.StringIO("text")):
-        with pytest.raises(DecodeError):
+    for source, message in ((closed, "closed"), (io.BytesIO(b""), "empty"), (io.BytesIO(b"text"), "not audio")):
+        with pytest.raises(DecodeError, match=message):
+            audio.load(source, RATE)
+    for source in (io.StringIO("text"), None, b"song.wav", 3):
+        with pytest.raises(TypeError, match="needs a path or an open binary file"):
             audio.load(source, RATE)
 
 

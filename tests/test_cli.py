@@ -17,6 +17,7 @@ import pytest
 
 from musicclass import Classifier, walk
 from musicclass.cli import main
+from musicclass.prediction import Prediction, in_words
 from tests.conftest import RATE, ROOT, make_music, make_noise
 
 
@@ -129,6 +130,7 @@ def test_plot(run, wav, tmp_path):
         (["predict", "a.wav", "--jason"], "No such option"),
         (["predict", "a.wav", "--top", "0"], "--top"),
         (["predict", "a.wav", "--json", "--csv"], "choose one"),
+        (["predict", "a.wav", "--csv", "--explain"], "--jsonl"),
         (["predict", "a.wav", "b.wav", "--json"], "--jsonl"),
         (["predict", "a.wav", "--model", "nothing"], "gtzan"),
         (["train", "nowhere", "--out", "x"], "nowhere"),
@@ -136,6 +138,10 @@ def test_plot(run, wav, tmp_path):
         (["train", "tests", "--out", "x", "--config", "studnet"], "student"),
         (["evaluate", "nothing"], "gtzan"),
         (["evaluate", "gtzan", "nowhere"], "nowhere"),
+        (["evaluate", "gtzan", "--side", "train"], "DATA"),
+        (["compare", "gtzan", "gtzan", "--split", "artist"], "DATA"),
+        (["train", "pyproject.toml", "--out", "x"], "no .npz file"),
+        (["serve", "--cors", "example.org"], "https://example.org"),
         (["features", "tests", "-o", "x.zip"], ".npz"),
         (["dance"], "No such command"),
     ],
@@ -145,6 +151,24 @@ def test_wrong_usage(run, arguments, message, monkeypatch):
     status, out, err = run(*arguments)
     assert status == 2 and message in err and out == ""
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names are POSIX's")
+def test_no_name_moves_the_cursor(run, wav, tmp_path):
+    path = wav(make_music(2))
+    Path(path).rename(tmp_path / "\x1b]0;mine\x07new\nline\x9b.wav")
+    (tmp_path / "\x1b[31m.mp3").write_bytes(b"no music")
+    status, out, err = run("predict", tmp_path, "--plot", tmp_path / "plots")
+    assert status == 1 and r"\x1b]0;mine\x07new\nline\x9b.wav" in out and r"\x1b[31m.mp3" in err
+    assert not set(out + err) & set("\x1b\x07\x9b")
+
+
+def test_why_nothing_is_told(run, wav):
+    path = wav(make_noise(3))
+    assert "unknown: unlike the music this model knows; best guess" in run("predict", path)[1]
+    assert "sure: unlike the music this model knows" in run("predict", path, "--min-confidence", "0")[1]
+    known = Prediction("x", "unknown", "jazz", 0.96, 0.9, {"jazz": 0.96}, 3.0, (), "gtzan")
+    assert in_words(known) == "unknown: only 96% sure; best guess jazz"
 
 
 def test_missing_file(run):

@@ -111,6 +111,14 @@ def test_a_bad_file_is_left_out_with_a_warning(tmp_path):
         assert len(list(dataset.usable(dataset.tracks, CONFIG))) == 2
 
 
+def test_features_that_cannot_be_kept_are_no_reason_to_stop(tmp_path, monkeypatch):
+    dataset = folder.read(make_tree(tmp_path / "x", ["a/1.wav", "b/2.wav"]))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MUSICCLASS_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="MUSICCLASS_CACHE"):
+        assert len(list(dataset.usable(dataset.tracks, CONFIG))) == 2
+
+
 def test_gtzan_knows_its_tracks(tmp_path):
     dataset = make_gtzan(tmp_path)
     assert [track.id for track in dataset.tracks] == ["blues.00000", "blues.00001", "rock.00099"]

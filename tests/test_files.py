@@ -45,6 +45,16 @@ def test_a_link_stays_one(tmp_path):
     assert link.is_symlink() and real.read_text() == "new" and list(real.parent.iterdir()) == [real]
 
 
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder.csv", tmp_path / "file" / "table.csv"):
+        with pytest.raises(OSError, match=r"file|folder\.csv") as caught:
+            write_text(path, "one")
+        assert ".part" not in str(caught.value)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "folder.csv"]
+
+
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127])
 def test_names_as_long_as_they_may_be(tmp_path, name):
     write_text(tmp_path / name, "one")

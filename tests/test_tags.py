@@ -262,6 +262,12 @@ def test_command_line(song, tmp_path):
     (journal,) = tmp_path.glob("musicclass-tags-*.journal")
     assert f"--undo {journal.name}" in done.stderr
     assert tag("--undo", journal).returncode == 0 and Path(moved).read_bytes() == before
+    journal.unlink()
+    done = tag(music, "--min-confidence", 1, "--write")
+    assert done.returncode == 0 and "no file changed, 1 left" in done.stderr and "undo" not in done.stderr
+    assert not list(tmp_path.glob("musicclass-tags-*")), "nothing was changed, so there is nothing to take back"
+    (tmp_path / "empty").mkdir()
+    assert "is that the right place?" in tag(tmp_path / "empty").stderr
     (music / "broken.mp3").write_bytes(b"no music")
     done = tag(music, "--min-confidence", 0)
     assert done.returncode == 1 and "1 can't" in done.stderr
@@ -273,7 +279,19 @@ def test_command_line(song, tmp_path):
         ([music, "--library", tmp_path / "none.csv"], "not a table"),
     ):
         done = tag(*arguments)
-        assert done.returncode == 2 and message in done.stderr
+        assert done.returncode == 2 and message in done.stderr and "would change" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_what_cannot_be_printed_is_written_all_the_same(song, tmp_path):
+    before, path = Path(song("mp3")).read_bytes(), tmp_path / "song.mp3"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "musicclass", "tag", str(path), "--min-confidence", "0", "--write"]
+        command += ["--journal", "notes"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and "No space left" in done.stderr and "failed" not in done.stderr.split("undo")[1]
+    assert len(tags.read_genres(str(path))) == 1
+    assert dict(tags.undo(tmp_path / "notes")) == {str(path): ""} and path.read_bytes() == before
 
 
 def test_delta_of_any_two_files():

@@ -6,6 +6,7 @@ comes out of the decoder, up to the limits of AudioConfig.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ import soundfile
 import soxr
 
 from musicclass.config import AudioConfig, FeatureConfig
-from musicclass.errors import AudioError, DecodeError, InvalidSampleError, SilentError, TooShortError
+from musicclass.errors import AudioError, DecodeError, InvalidSampleError, SilentError, TooShortError, printable
 from musicclass.features import Array, highest_frequency
 from musicclass.halving import PASSBAND, Halver
 
@@ -62,10 +63,11 @@ def stream(
     What lies beyond `limits.max_seconds` is not read. Frequencies above `up_to` (Hz), where it is given, may be wrong:
     that is faster. Raises, also after some blocks have come: DecodeError (missing, unreadable, not audio, cut short,
     beyond the limits), InvalidSampleError (NaN, infinite or absurd samples), SilentError and TooShortError (under a
-    second).
+    second). Raises TypeError for what is neither a path nor a binary file.
     """
     limits = limits or AudioConfig()
     name = source_name(source)
+    _refuse_other(source)
     try:
         with _opened(source, name, limits) as (rate, blocks):
             yield from resample(blocks, rate, sample_rate, name, limits, up_to)
@@ -94,6 +96,7 @@ def excerpts(source: Source, features: FeatureConfig, count: int, limits: AudioC
     is wrong with it.
     """
     limits, found, up_to = limits or AudioConfig(), [], highest_frequency(features)
+    _refuse_other(source)
     try:
         if isinstance(source, str | os.PathLike):
             source = _checked(Path(source), source_name(source))
@@ -181,16 +184,26 @@ class _Resampler:
 
 
 def source_name(source: Source) -> str:
-    """What to call a source in messages."""
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source).encode("utf-8", "backslashreplace").decode("utf-8")
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "<audio>"
+    """What to call a source in messages: no name moves a terminal's cursor, or can't be printed."""
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    if not isinstance(name, str):
+        return "<audio>"
+    return printable(name)
+
+
+def _refuse_other(source: Any) -> None:
+    """Raise TypeError for what is no Source."""
+    binary = hasattr(source, "read") and hasattr(source, "seek") and not isinstance(source, io.TextIOBase)
+    if not binary and not isinstance(source, str | os.PathLike):
+        raise TypeError(f"needs a path or an open binary file, not {source!r}")
 
 
 def _refuse_channels(channels: int, limits: AudioConfig, name: str) -> None:
     if not 1 <= channels <= limits.max_channels:
-        raise DecodeError(f"{name}: {channels} channels; between 1 and {limits.max_channels} are taken: mix it down")
+        raise DecodeError(
+            f"{name}: {channels} channels; between 1 and {limits.max_channels} are taken: mix it down, or, of samples "
+            "(channels, n), transpose them"
+        )
 
 
 def _peak(mono: Array, name: str) -> float:
@@ -272,7 +285,8 @@ def _suits_soundfile(source: Path | IO[bytes], name: str) -> bool:
     stderr. Raises DecodeError for an mp3 that is shorter than its Xing header says.
     """
     with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
-        size = file.seek(0, os.SEEK_END)
+        if not (size := file.seek(0, os.SEEK_END)):
+            raise DecodeError(f"{name}: empty (0 bytes); copy or send it again from its source")
         file.seek(0)
         head, first = file.read(32), 0
         if head[:3] == b"ID3" and len(head) == 32:

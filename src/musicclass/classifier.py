@@ -41,6 +41,8 @@ class Classifier:
     """Tells the genre of tracks, one at a time; may be used from several threads."""
 
     def __init__(self, bundle: Bundle, limits: AudioConfig | None = None, min_confidence: float | None = None):
+        if min_confidence is not None and not 0 <= min_confidence <= 1:
+            raise ValueError(f"min_confidence must be between 0 and 1, not {min_confidence}")
         self.bundle = bundle
         self.min_confidence = min_confidence
         self.genres = bundle.genres
@@ -55,7 +57,7 @@ class Classifier:
         """The classifier of a bundle's folder, or of one that ships, by its name. Raises BundleError.
 
         A genre is unknown where the music is less familiar than 0.5, or, with `min_confidence`, where confidence is
-        below that; 0 always names one.
+        below that; 0 always names one. Raises ValueError for one that isn't between 0 and 1.
         """
         return cls(load_bundle(source), limits, min_confidence)
 

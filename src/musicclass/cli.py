@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import time
 import warnings
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from musicclass import cli_training
-from musicclass.errors import MusicClassError, require
+from musicclass.errors import MusicClassError, printable, require
 
 app = typer.Typer(
     help="Tell the genre of music, and train what tells it.",
@@ -77,8 +78,7 @@ def predict(
     from musicclass.errors import AudioError
     from musicclass.printing import Printer
 
-    if as_json + as_jsonl + as_csv > 1:
-        raise typer.BadParameter("choose one of --json, --jsonl, --csv")
+    kind = _kind_of_output(as_json, as_jsonl, as_csv, explain)
     one_file = len(files) == 1 and files[0] != "-" and not os.path.isdir(files[0])
     names = list(walk.files(files))
     one_file = one_file and len(names) == 1
@@ -92,7 +92,6 @@ def predict(
             check_suffix(plot)
     if not names:
         raise typer.BadParameter("no file is named on standard input")
-    kind = "json" if as_json else "jsonl" if as_jsonl else "csv" if as_csv else "table"
     classifier = Classifier.load(model, min_confidence=min_confidence)
     printer = Printer(kind, classifier.genres, top, len(names), classifier.limits.max_seconds)
     pictures = [] if plot is None else [plot] if one_file else _picture_paths(plot, names)
@@ -114,6 +113,15 @@ def predict(
         raise typer.Exit(1)
 
 
+def _kind_of_output(as_json: bool, as_jsonl: bool, as_csv: bool, explain: bool) -> str:
+    """As printing.Printer takes it. Raises BadParameter where options contradict each other."""
+    if as_json + as_jsonl + as_csv > 1:
+        raise typer.BadParameter("choose one of --json, --jsonl, --csv")
+    if as_csv and explain:
+        raise typer.BadParameter("a table of --csv has no place for what --explain tells; use --jsonl")
+    return "json" if as_json else "jsonl" if as_jsonl else "csv" if as_csv else "table"
+
+
 def _picture_paths(folder: Path, names: list[str]) -> list[Path]:
     """A path below `folder` for each name, in sub-folders as the names are."""
     full = [os.path.abspath(name) for name in names]
@@ -129,7 +137,7 @@ def _draw_timeline(classifier: Any, name: str, prediction: Any, why: Any, path: 
 
     waveform = audio.load(name, 8_000, classifier.limits)
     plots.save(plots.timeline(prediction, waveform, why), path)
-    print(f"{path} written", file=sys.stderr)
+    print(f"{printable(str(path))} written", file=sys.stderr)
 
 
 @app.command()
@@ -156,8 +164,8 @@ def library(
     from musicclass.library import run as running
     from musicclass.printing import library_summary
 
-    if report and report.suffix.lower() != ".html":
-        raise typer.BadParameter("--report: its file ends in .html")
+    if report and (report.suffix.lower() != ".html" or report.is_dir()):
+        raise typer.BadParameter("--report: a file that ends in .html")
     cores = workers or running.usable_cores()
     options = running.Options(
         model, min_confidence, timeline, cores, timeout, max_memory * 1e9, fast, retry_failed, ray
@@ -202,6 +210,8 @@ def serve(
     """Show a web page that tells the genre of songs, and an API that programs can ask."""
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "web")
+    if wrong := [site for site in cors or () if not re.fullmatch(r"https?://[^/]+", site)]:
+        raise typer.BadParameter(f"--cors {wrong[0]}: sites look like https://example.org")
     from musicclass.library.run import usable_cores
     from musicclass.web.serve import serve as run_server
     from musicclass.web.settings import Settings
@@ -269,11 +279,17 @@ def tag(
     options = Options(model, workers=workers or usable_cores(), timeout=timeout, max_memory=max_memory * 1e9)
     proposals = tags.propose(folders, tags.Tagging(mode, top, min_confidence, own_names), options, table)
     target = journal or Path(time.strftime("musicclass-tags-%Y%m%d-%H%M%S.journal"))
+    new = write and not target.exists()
     with (
         tags.open_journal(target) if write else contextlib.nullcontext() as notes,
         tags.preparing(timeout, max_memory * 1e9) as prepare,
     ):
-        _tag_files(proposals, notes, keep_mtime, prepare, target)
+        try:
+            _tag_files(proposals, notes, keep_mtime, prepare, target)
+        finally:
+            if notes and new and not notes.tell():
+                notes.close()
+                target.unlink()
 
 
 def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, prepare: Any, target: Path) -> None:
@@ -290,17 +306,22 @@ def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, prepare: Any, targe
             try:
                 if notes:
                     tags.write(change, notes, keep_mtime, prepare)
-                changed += 1
-                print(f"{source_name(path)}: {', '.join(change.before) or 'none'} -> {', '.join(change.after)}")
             except (tags.TagError, OSError) as error:
                 failed += 1
-                print(error, file=sys.stderr)
+                print(source_name(str(error)), file=sys.stderr)
+                continue
+            changed += 1
+            print(f"{source_name(path)}: {', '.join(change.before) or 'none'} -> {', '.join(change.after)}")
     finally:
-        if notes:
+        if notes and changed:
             print(f"{changed} files changed, {left} left, {failed} failed; take it back: "
                   f"musicclass tag --undo {target}", file=sys.stderr)  # fmt: skip
-        else:
+        elif notes and left + failed:
+            print(f"no file changed, {left} left, {failed} failed", file=sys.stderr)
+        elif changed + left + failed:
             print(f"{changed} files would change, {left} would not, {failed} can't; --write does it", file=sys.stderr)
+    if not changed + left + failed:
+        print("no audio files there; is that the right place?", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 
@@ -309,11 +330,16 @@ def _undo_tags(journal: Path) -> None:
     from musicclass.audio import source_name
     from musicclass.library import tags
 
-    restored, left = 0, 0
-    for path, why in tags.undo(journal):
-        restored, left = restored + (not why), left + bool(why)
-        print(f"{source_name(path)}: {why or 'restored'}", file=sys.stderr if why else sys.stdout)
-    print(f"{restored} files restored, {left} left as they are", file=sys.stderr)
+    restored, left, done = 0, 0, False
+    try:
+        for path, why in tags.undo(journal):
+            restored, left = restored + (not why), left + bool(why)
+            print(f"{source_name(path)}: {why or 'restored'}", file=sys.stderr if why else sys.stdout)
+        done = True
+    finally:
+        if done or restored + left:
+            more = "" if done else "; stopped: the same command goes on"
+            print(f"{restored} files restored, {left} left as they are{more}", file=sys.stderr)
     if left:
         raise typer.Exit(1)
 

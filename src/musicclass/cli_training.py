@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import sys
 from enum import StrEnum
@@ -76,9 +77,11 @@ def train(
                     continue
             bundle = training.train(tracks, parts, config_of_run, folder, name, resume)
             _show(bundle, *_from_card(bundle))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if "KeyboardInterrupt" not in repr(error):  # TensorFlow may hand it on as an error of its own
+            raise
         print(f"interrupted; the same command with --resume goes on where {out} stopped", file=sys.stderr)
-        raise
+        raise KeyboardInterrupt from None
     if seeds > 1:
         print(f"{out} written; try: musicclass evaluate {out}", file=sys.stderr)
     else:
@@ -105,6 +108,7 @@ def evaluate(
         raise typer.BadParameter("--report is for one model; its file ends in .html")
     if plots_to and runs:
         raise typer.BadParameter("--plots is for one model")
+    _refuse_without_data(data, split, side, dataset, artists)
     models = [load_bundle(path) for path in runs] or [load_bundle(bundle)]
     if data or runs:
         require("sklearn", "train")
@@ -137,11 +141,13 @@ def compare(
     """Say whether the second model is better than the first on the same tracks: difference, interval and p."""
     from musicclass.bundle import JUDGED, judged_side, load_bundle
     from musicclass.printing import comparison
+
+    _refuse_without_data(data, split, side, dataset, artists)
+    require("sklearn", "train")
     from musicclass.training.compare import compare as compared
 
     models = load_bundle(first), load_bundle(second)
     if data:
-        require("sklearn", "train")
         asked = _asked(models[0], _opened(data, dataset, artists), split, side)
         rows = [_judged(model, asked)["predictions"] for model in models]
     else:
@@ -153,6 +159,11 @@ def compare(
         print(json.dumps({"first": first, "second": second, **result}))
     else:
         comparison(result, first, second)
+
+
+def _refuse_without_data(data: Path | None, split: str | None, side: Side, kind: str, artists: Path | None) -> None:
+    if data is None and (split or side is not Side.test or kind != "auto" or artists):
+        raise typer.BadParameter("--split, --side, --dataset and --artists are about DATA, which is missing")
 
 
 class Asked(NamedTuple):
@@ -241,6 +252,7 @@ def _prepare_keras() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     for module in ("sklearn", "matplotlib", "onnx", "tf2onnx", "tensorflow"):
         if importlib.util.find_spec(module) is None:
             require(module, "train")

@@ -17,7 +17,10 @@ MusicClassError
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, and halves of characters
 
 
 class MusicClassError(Exception):
@@ -79,3 +82,8 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtraError(
             f'this needs {module.partition(".")[0]}, which is not installed: pip install "musicclass[{extra}]"'
         ) from error
+
+
+def printable(text: str) -> str:
+    """The text with what moves a terminal's cursor, or can't be printed, as escapes: file names may hold anything."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -19,19 +19,32 @@ def write_atomically(path: Path) -> Iterator[IO[Any]]:
     Who may read a file that is there already, may read the new one.
     """
     path = Path(os.path.realpath(path))  # what a link leads to
-    path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f".musicclass-{secrets.token_hex(8)}.part")
     try:
-        with open(made, "xb") as file:
+        with _told_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.touch(exist_ok=False)
+        with open(made, "wb") as file:
             if path.exists():
                 os.chmod(made, stat.S_IMODE(path.stat().st_mode))
             yield file
             if not file.closed:
                 sync(file)
-        move(made, path)
+        with _told_of(path):
+            move(made, path)
     except BaseException:
-        made.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            made.unlink()
         raise
+
+
+@contextlib.contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Errors name the file that is wanted, not the one that is made first."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def sync(file: IO[Any]) -> None:

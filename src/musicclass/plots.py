@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musicclass.errors import ConfigError, require
+from musicclass.errors import ConfigError, printable, require
 from musicclass.features import Array
 from musicclass.files import write_atomically
 from musicclass.prediction import Prediction, in_words
@@ -181,7 +181,7 @@ def timeline(prediction: Prediction, waveform: Array, why: Explanation | None = 
         bottom.stairs(top_edge, edges, baseline=top_edge - share, fill=True, color=colour(genre, genres), label=name)
         top_edge = top_edge - share
     top.set(ylabel="waveform", yticks=[])
-    top.set_title(_literal(f"{Path(prediction.file or '').name}  {in_words(prediction)}"))
+    top.set_title(_literal(f"{printable(Path(prediction.file or '').name)}  {in_words(prediction)}"))
     bottom.set(xlim=(0, prediction.duration), ylim=(0, 1), ylabel="probability")
     if why:
         _explanation(below[0], why)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from musicclass.errors import AudioError
+from musicclass.errors import AudioError, printable
 from musicclass.plots import colour
 from musicclass.prediction import Prediction, in_words
 
@@ -92,7 +92,7 @@ class Printer:
 
     def _table(self, prediction: Prediction) -> None:
         minutes, seconds = divmod(round(prediction.duration), 60)
-        name = escape(str(prediction.file))
+        name = escape(printable(prediction.file or ""))
         self.console.print(f"[bold]{name}[/]  {minutes}:{seconds:02}  {escape(in_words(prediction))}")
         for i, (genre, share) in enumerate(list(prediction.probabilities.items())[: self.top]):
             line = Text(f"  {genre:<12}", style="bold" if i == 0 else "")
@@ -165,7 +165,8 @@ def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) ->
     console = Console(highlight=False, soft_wrap=True)
     low, high = metrics["accuracy_95"]
     f_low, f_high = metrics["macro_f1_95"]
-    console.print(f"[bold]{escape(title)}[/] ({metrics['tracks']} tracks; in brackets: {interval_of(metrics)})")
+    console.print(f"[bold]{escape(title)}[/] ({metrics['tracks']} tracks)")
+    console.print(f"  in brackets: {interval_of(metrics)}")
     console.print(f"  accuracy           {metrics['accuracy']:.1%}  \\[{low:.1%}, {high:.1%}]")
     console.print(f"  macro F1           {metrics['macro_f1']:.1%}  \\[{f_low:.1%}, {f_high:.1%}]")
     console.print(f"  log loss           {metrics['log_loss']:.3f}")
@@ -175,13 +176,12 @@ def metrics_table(metrics: dict[str, Any], genres: Sequence[str], title: str) ->
     console.print(f"  on the surest 60%  {metrics['surest_60']:.1%}  \\[{s_low:.1%}, {s_high:.1%}]")
     console.print(f"  told as unknown    {metrics['unknown']:.1%}")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("true genre", "recall", "precision", *genres):  # short enough for 80 columns and ten genres
-        table.add_column(
-            escape(name[:5]) if name in genres else name, justify="left" if name == "true genre" else "right"
-        )
+    table.add_column("true genre")
+    for name in ("recall", "precision", *(escape(genre[:4]) for genre in genres)):  # 80 columns hold ten genres
+        table.add_column(name, justify="right")
     for genre, counts in zip(genres, metrics["confusion"], strict=True):
         score = metrics["genres"][genre]
         cells = [f"[bold]{n}[/]" if g == genre else str(n or "·") for g, n in zip(genres, counts, strict=True)]
         table.add_row(escape(genre), f"{score['recall']:.0%}", f"{score['precision']:.0%}", *cells)
     console.print("\ntracks of each genre (rows), by the genre they were told as (columns):")
-    Console(highlight=False, width=max(console.width, 30 + 6 * len(genres))).print(table)
+    Console(highlight=False, width=max(console.width, 30 + 5 * len(genres))).print(table)

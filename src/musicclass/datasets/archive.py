@@ -56,6 +56,8 @@ def write(path: Path, items: Iterable[tuple[Track, Array]], config: FeatureConfi
 def read(path: Path) -> Dataset:
     """Open an archive. Raises DatasetError when it isn't one, or its parts don't fit together."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no .npz file")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*TEXTS, "n_frames", "log_mel", "settings")}
             settings = json.loads(str(arrays["settings"]))

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -132,6 +133,10 @@ def cached_log_mel(track: Track, config: FeatureConfig) -> Array:
         return cached
     except (OSError, ValueError, EOFError):
         frames = log_mel_of_blocks(stream_for(track.path, config), config)
-        with write_atomically(stored) as file:
-            np.save(file, frames)
+        try:
+            with write_atomically(stored) as file:
+                np.save(file, frames)
+        except OSError as error:
+            why = f"{cache_folder()}: features can't be kept ({error.strerror}); set MUSICCLASS_CACHE to another folder"
+            warnings.warn(why, stacklevel=2)
         return frames

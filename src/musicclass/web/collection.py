@@ -24,6 +24,7 @@ from musicclass.library import store
 from musicclass.library.run import OK
 from musicclass.library.writers import original_path
 
+MAKE = "musicclass library FOLDER --out genres.parquet"
 POINTS = 20_000  # of the map at most
 SMALL = 1e-4  # a probability below it counts as it: rounding must not shape the map
 COLUMNS = ("path", "genre", "best_guess", "confidence", "duration", "status")  # and p_...
@@ -55,10 +56,10 @@ class Collection:
             self.shares = self._load()
         except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:  # Arrow's and JSON's are ValueErrors
             raise LibraryError(
-                f"{path}: can't be read as a table of musicclass ({error!r}); make one with: musicclass library FOLDER"
+                f"{path}: can't be read as a table of musicclass ({error!r}); make one: {MAKE}"
             ) from None
         if not self.songs:
-            raise LibraryError(f"{path}: no song in it has a genre; hear some with: musicclass library FOLDER")
+            raise LibraryError(f"{path}: no song in it has a genre; hear some: {MAKE}")
 
     def _load(self) -> Array:
         """Fill `songs`, `genres` and `failed`; returns probabilities (songs, genres)."""

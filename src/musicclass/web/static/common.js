@@ -105,9 +105,9 @@ export function verdict(answer) {
 
 /** Why an answer is so sure, or none. */
 export function reason(answer) {
-  if (answer.genre !== "unknown") return `${percent(answer.confidence)} sure`;
-  const why = answer.familiarity < .5 ? "unlike the music this model knows" : "no genre stands out";
-  return `${why}; best guess ${answer.best_guess}`;
+  const sure = `${percent(answer.confidence)} sure`, strange = answer.familiarity < .5 && "unlike the music this model knows";
+  if (answer.genre !== "unknown") return strange ? `${sure}: ${strange}` : sure;
+  return `${strange || `only ${sure}`}; best guess ${answer.best_guess}`;
 }
 
 /** Bars for all genres, as a list. */
