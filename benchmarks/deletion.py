@@ -51,7 +51,7 @@ def main() -> None:
     gap = found[:, 0] - found[:, 1]
     rows = []
     for name, values in (("named", found[:, 0]), ("random", found[:, 1]), ("difference", gap)):
-        low, high = bootstrap(lambda chosen, values=values: values[chosen].mean(), np.arange(len(values)))
+        low, high = bootstrap(lambda chosen, values=values: values[chosen].mean(), np.arange(len(values)), -1)
         rows.append((name, f"{values.mean():.3f}", f"{low:.3f} to {high:.3f}"))
     print_table(
         f"probability lost by covering {options.share:.0%} of the cells, mean of {len(names)} files",

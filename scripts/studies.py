@@ -37,7 +37,7 @@ from musicclass.datasets import Dataset, Track, archive, open_dataset
 from musicclass.datasets.splits import Split, make_split
 from musicclass.features import Array
 from musicclass.files import write_text
-from musicclass.training.metrics import bootstrap, by_artist
+from musicclass.training.metrics import bootstrap, by_artist, share_interval
 from train_pretrained import Member, by_folds, fit_all, judge, logits_of, mean_logits, networks_of, prepare
 
 LEAKY = "by segment (leaky)"
@@ -102,7 +102,7 @@ def segments_of(dataset: Dataset, features: FeatureConfig, out: Path, tied: bool
 
 
 def judge_segments(kinds: list[list[Member]], out: Path, artists: bool) -> dict[str, Any]:
-    """Accuracy on the test side; its interval by a bootstrap over tracks or artists, as segments of one are alike."""
+    """Accuracy on the test side; its interval by track or artist, as segments of one are alike."""
     from musicclass.training.data import TrackWindows, load_frames
 
     member = kinds[0][0]
@@ -120,7 +120,7 @@ def judge_segments(kinds: list[list[Member]], out: Path, artists: bool) -> dict[
         "segments": len(ids),
         "tracks": len(set(of)),
         "accuracy": float(right.mean()),
-        "interval": bootstrap(lambda chosen: right[chosen].mean(), together),
+        "interval": share_interval(right, together),
     }
 
 

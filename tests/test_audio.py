@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import struct
 from pathlib import Path
@@ -89,15 +90,21 @@ def test_file_objects_are_as_good_as_paths(files):
             np.testing.assert_array_equal(audio.load(file, RATE), whole)
 
 
+def test_a_file_in_memory_whose_seek_tells_nothing(files):
+    with files["wav"].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        np.testing.assert_array_equal(audio.load(view, RATE), audio.load(files["wav"], RATE))
+
+
 def test_objects_that_are_no_audio_files_are_decode_errors(files):
     closed = files["wav"].open("rb")
     closed.close()
     for source, message in ((closed, "closed"), (io.BytesIO(b""), "empty"), (io.BytesIO(b"text"), "not audio")):
         with pytest.raises(DecodeError, match=message):
             audio.load(source, RATE)
-    for source in (io.StringIO("text"), None, b"song.wav", 3):
-        with pytest.raises(TypeError, match="needs a path or an open binary file"):
+    for source in (io.StringIO("text"), None, b"song.wav" * 9999, 3):
+        with pytest.raises(TypeError, match="needs a path or an open binary file") as caught:
             audio.load(source, RATE)
+        assert len(str(caught.value)) < 100
 
 
 def test_reading_stops_at_the_limit(wav):

@@ -98,6 +98,12 @@ def test_artists_of_accents_spelt_otherwise_and_of_tracks_that_are_not_here(tmp_
         make_split(dataset, str(table))
 
 
+def test_names_that_differ_by_their_accents_alone():
+    one, other = "a/Cafe\u0301.wav", "a/Caf\u00e9.wav"
+    assert folder.matched({one: "x", other: "y"}, [one, other]) == ({one: "x", other: "y"}, [])
+    assert folder.matched({one: "x", "b": "z"}, [other]) == ({other: "x"}, ["b"])
+
+
 def test_one_genre_is_not_enough(tmp_path):
     with pytest.raises(DatasetError, match="at least two"):
         folder.read(make_tree(tmp_path, ["a/1.wav", "a/2.wav"]))

@@ -45,6 +45,17 @@ def test_a_link_stays_one(tmp_path):
     assert link.is_symlink() and real.read_text() == "new" and list(real.parent.iterdir()) == [real]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes with names are POSIX's")
+def test_a_pipe_stays_one(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "table.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(link, "one")
+    assert os.read(reader, 10) == b"one" and stat.S_ISFIFO(pipe.stat().st_mode) and link.is_symlink()
+    os.close(reader)
+
+
 def test_errors_name_the_file_that_was_asked_for(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "file").touch()

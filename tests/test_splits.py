@@ -139,6 +139,10 @@ def test_refuse_leaks_finds_a_track_on_two_sides():
         refuse_leaks(Split("own", ("blues.00000",), ("blues.00000",)), GTZAN.tracks, artists=False)
 
 
+def test_tracks_that_are_not_there_leak_nothing():
+    refuse_leaks(Split("own", ("gone",), ("blues.00000",)), GTZAN.tracks, artists=True)
+
+
 def test_folds_by_artist():
     folds = artist_folds(GTZAN.tracks, 5)
     judged = [name for fold in folds for name in fold.valid]

@@ -195,7 +195,7 @@ def _refuse_other(source: Any) -> None:
     """Raise TypeError for what is no Source."""
     binary = hasattr(source, "read") and hasattr(source, "seek") and not isinstance(source, io.TextIOBase)
     if not binary and not isinstance(source, str | os.PathLike):
-        raise TypeError(f"needs a path or an open binary file, not {source!r}")
+        raise TypeError(f"needs a path or an open binary file, not {type(source).__name__}")
 
 
 def _refuse_channels(channels: int, limits: AudioConfig, name: str) -> None:
@@ -285,7 +285,8 @@ def _suits_soundfile(source: Path | IO[bytes], name: str) -> bool:
     stderr. Raises DecodeError for an mp3 that is shorter than its Xing header says.
     """
     with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
-        if not (size := file.seek(0, os.SEEK_END)):
+        file.seek(0, os.SEEK_END)
+        if not (size := file.tell()):
             raise DecodeError(f"{name}: empty (0 bytes); copy or send it again from its source")
         file.seek(0)
         head, first = file.read(32), 0

@@ -293,7 +293,6 @@ def tag(
 
 
 def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, prepare: Any, target: Path) -> None:
-    from musicclass.audio import source_name
     from musicclass.library import tags
 
     changed, left, failed = 0, 0, 0
@@ -301,17 +300,18 @@ def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, prepare: Any, targe
         for path, change in proposals:
             if isinstance(change, tags.Left):
                 left, failed = left + (not change.failed), failed + change.failed
-                print(" ".join(source_name(change.why).split()), file=sys.stderr)
+                print(printable(" ".join(change.why.split())), file=sys.stderr)
                 continue
             try:
                 if notes:
                     tags.write(change, notes, keep_mtime, prepare)
             except (tags.TagError, OSError) as error:
                 failed += 1
-                print(source_name(str(error)), file=sys.stderr)
+                print(printable(str(error)), file=sys.stderr)
                 continue
             changed += 1
-            print(f"{source_name(path)}: {', '.join(change.before) or 'none'} -> {', '.join(change.after)}")
+            before, after = (", ".join(genres) or "none" for genres in (change.before, change.after))
+            print(printable(f"{path}: {before} -> {after}"))
     finally:
         if notes and changed:
             print(f"{changed} files changed, {left} left, {failed} failed; take it back: "
@@ -327,14 +327,13 @@ def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, prepare: Any, targe
 
 
 def _undo_tags(journal: Path) -> None:
-    from musicclass.audio import source_name
     from musicclass.library import tags
 
     restored, left, done = 0, 0, False
     try:
         for path, why in tags.undo(journal):
             restored, left = restored + (not why), left + bool(why)
-            print(f"{source_name(path)}: {why or 'restored'}", file=sys.stderr if why else sys.stdout)
+            print(printable(f"{path}: {why or 'restored'}"), file=sys.stderr if why else sys.stdout)
         done = True
     finally:
         if done or restored + left:
@@ -355,7 +354,7 @@ def main() -> int:
             stream.reconfigure(encoding=encoding, errors="backslashreplace", newline="\n")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names are bytes
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print(printable(f"warning: {message}"), file=sys.stderr)
     try:
         return int(app(standalone_mode=False) or 0)
     except MusicClassError as error:

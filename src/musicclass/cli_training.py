@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from musicclass.errors import require
+from musicclass.errors import printable, require
 
 if TYPE_CHECKING:
     from musicclass.bundle import Bundle
@@ -180,7 +180,7 @@ def _opened(data: Path, kind: str, artists: Path | None) -> Dataset:
 
     tracks = open_dataset(data, kind, artists)
     for note in tracks.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     return tracks
 
 

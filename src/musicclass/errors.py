@@ -20,7 +20,8 @@ import importlib
 import re
 from types import ModuleType
 
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, and halves of characters
+# Controls, turns of direction, halves of characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class MusicClassError(Exception):

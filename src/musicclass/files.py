@@ -16,8 +16,12 @@ from typing import IO, Any
 def write_atomically(path: Path) -> Iterator[IO[Any]]:
     """A binary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
 
-    Who may read a file that is there already, may read the new one.
+    Who may read a file that is there already, may read the new one. A device or a pipe is written to as it is.
     """
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            yield file
+        return
     path = Path(os.path.realpath(path))  # what a link leads to
     made = path.with_name(f".musicclass-{secrets.token_hex(8)}.part")
     try:
@@ -34,6 +38,7 @@ def write_atomically(path: Path) -> Iterator[IO[Any]]:
             move(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
+            made.chmod(0o600)  # Windows keeps what may not be written to
             made.unlink()
         raise
 

@@ -14,7 +14,7 @@ import json
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -78,17 +78,23 @@ def read_column(path: Path, column: str, optional: bool = False) -> dict[str, st
     return table
 
 
-def matched(table: dict[str, str], names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+def matched(table: dict[str, str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """What a `table` of tracks holds for those of the `names` that stand in it, and its tracks that are none of these.
 
     An accent may be a letter's own or a character after it: file systems and CSV files write either.
     """
-    plain = {unicodedata.normalize("NFC", name): name for name in names}
-    values = {unicodedata.normalize("NFC", track): value for track, value in table.items()}
-    return {plain[track]: value for track, value in values.items() if track in plain}, sorted(set(values) - set(plain))
+    found = {name: table[name] for name in names if name in table}
+    left = {unicodedata.normalize("NFC", name): name for name in names if name not in found}
+    strangers = []
+    for track in table.keys() - found.keys():
+        if name := left.get(unicodedata.normalize("NFC", track)):
+            found[name] = table[track]
+        else:
+            strangers.append(track)
+    return found, sorted(strangers)
 
 
-def artists_of(path: Path | None, names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+def artists_of(path: Path | None, names: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Track -> artist, from the CSV at `path` where there is one, and a note on tracks in it that are none of `names`.
 
     Raises DatasetError when it can't be read.
@@ -137,6 +143,7 @@ def cached_log_mel(track: Track, config: FeatureConfig) -> Array:
             with write_atomically(stored) as file:
                 np.save(file, frames)
         except OSError as error:
-            why = f"{cache_folder()}: features can't be kept ({error.strerror}); set MUSICCLASS_CACHE to another folder"
-            warnings.warn(why, stacklevel=2)
+            why = error.strerror or error
+            told = f"{cache_folder()}: features can't be kept ({why}); set MUSICCLASS_CACHE to another folder"
+            warnings.warn(told, stacklevel=2)
         return frames

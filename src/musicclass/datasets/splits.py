@@ -51,7 +51,7 @@ def make_split(dataset: Dataset, how: str = "random", seed: int = 42) -> Split:
     elif how == "filtered":
         sides = _filtered(dataset)
     elif how.lower().endswith(".csv"):
-        artists, _ = matched(read_column(Path(how), "artist", optional=True), (track.id for track in tracks))
+        artists, _ = matched(read_column(Path(how), "artist", optional=True), [track.id for track in tracks])
         tracks = tuple(replace(track, artist=artists.get(track.id, track.artist)) for track in tracks)
         sides = _from_file(dataset, Path(how))
     else:
@@ -70,7 +70,7 @@ def refuse_leaks(split: Split, tracks: Iterable[Track], artists: bool) -> None:
     seen: dict[tuple[str, str], tuple[str, str]] = {}
     leaks = []
     for side, ids in split.sides().items():
-        for track in (by_id[name] for name in ids):
+        for track in (by_id[name] for name in ids if name in by_id):
             keys = [("track", track.id), ("replica", track.content), ("artist", track.artist if artists else "")]
             for kind, value in keys:
                 first_side, first = seen.setdefault((kind, value), (side, track.id)) if value else (side, "")

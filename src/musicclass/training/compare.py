@@ -19,7 +19,8 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row], our_genres: Sequence[str
     of one artist are won or lost together. Raises DatasetError when they share no track.
     """
     first, second = _right(ours, our_genres), _right(theirs, their_genres)
-    common = [row for row in ours if row["track"] in second]
+    their_row = {row["track"]: row for row in theirs}
+    common = [{"artist": "", **their_row[row["track"]], **row} for row in ours if row["track"] in second]  # older cards
     if not common:
         raise DatasetError("the two models were not judged on any common track; give the data to judge them on")
     a, b = (np.array([right[row["track"]] for row in common]) for right in (first, second))
@@ -29,7 +30,7 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row], our_genres: Sequence[str
         "groups": len(np.unique(groups)),
         "accuracy": [float(a.mean()), float(b.mean())],
         "difference": float(b.mean() - a.mean()),
-        "difference_95": bootstrap(lambda rows: b[rows].mean() - a[rows].mean(), groups),
+        "difference_95": bootstrap(lambda rows: b[rows].mean() - a[rows].mean(), groups, lowest=-1),
         "only_first_right": int((a & ~b).sum()),
         "only_second_right": int((b & ~a).sum()),
         "p": sign_flip_p(np.bincount(groups, np.int64(b) - np.int64(a)).astype(int)),
@@ -43,10 +44,11 @@ def sign_flip_p(differences: Ints) -> float:
     McNemar's (McNemar 1947; Dietterich 1998).
     """
     sizes = np.abs(differences)
-    chances = np.ones(1)  # of all sums that the groups so far can have, from the lowest
+    chances = np.ones(1)  # of the sums that the groups so far can have, from the lowest, in steps of 2
     for size in sizes[sizes > 0].tolist():
-        chances = np.convolve(chances, [0.5, *np.zeros(2 * size - 1), 0.5])
-    sums = np.arange(len(chances)) - sizes.sum()
+        halves = np.pad(chances / 2, (0, size))
+        chances = halves + np.roll(halves, size)
+    sums = 2 * np.arange(len(chances)) - sizes.sum()
     return float(min(1.0, chances[np.abs(sums) >= abs(int(differences.sum()))].sum()))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.stats
 from sklearn import metrics as sk
 
 from musicclass.confidence import Floats, Ints
@@ -16,6 +17,8 @@ Bools = npt.NDArray[np.bool_]
 BINS = 15
 SUREST = 0.6
 RESAMPLES = 2000
+Z = 1.959964  # of a normal distribution, within which 95% lie
+FEW = 3  # groups
 
 
 def expected_calibration_error(confidence: Floats, right: Bools, bins: int = BINS) -> float:
@@ -38,34 +41,45 @@ def calibration_noise(confidence: Floats, bins: int = BINS, seed: int = 0) -> fl
 
 def accuracy_of_surest(confidence: Floats, right: Bools, share: float = SUREST) -> float:
     """Accuracy on the `share` of tracks with the highest confidence."""
-    return float(right[np.argsort(-confidence, kind="stable")[: max(1, round(share * len(right)))]].mean())
+    return float(right[_surest(confidence, share)].mean())
+
+
+def _surest(confidence: Floats, share: float) -> Ints:
+    return np.argsort(-confidence, kind="stable")[: max(1, round(share * len(confidence)))]
 
 
 def wilson(k: float, n: float) -> tuple[float, float]:
     """95% interval of a share k of n (Wilson 1927): good for few tracks, too. Of none: (0, 1)."""
     if not n:
         return 0.0, 1.0
-    z2 = 1.959964**2
+    z2 = Z**2
     centre, half = k + z2 / 2, (z2 * (k * (n - k) / n + z2 / 4)) ** 0.5
-    return max(0.0, (centre - half) / (n + z2)), min(1.0, (centre + half) / (n + z2))
+    return max(0.0, float((centre - half) / (n + z2))), min(1.0, float((centre + half) / (n + z2)))
 
 
 def share_interval(right: Bools, groups: Ints) -> tuple[float, float]:
     """Wilson's interval of the share of `right` (n_tracks,), for as many tracks as these are worth.
 
-    Tracks of one group (n_tracks,) are alike, which the design effect tells (Kish 1965; Korn and Graubard 1998): if all
-    of a group were the same, they would be worth one. Where none or all are right it can't be told, and is taken so.
+    Tracks of one group (n_tracks,) are alike, which the design effect tells, and few groups tell it badly (Korn and
+    Graubard 1998). Where hardly any group is partly right, it can't be told, and tracks of a group are worth one.
     """
     n, share = len(right), right.mean() if len(right) else 0.0
     _, of = np.unique(groups, return_inverse=True)
     count = int(of.max(initial=-1)) + 1
     if count == n:
         return wilson(right.sum(), n)
-    worth: float = count
-    if count > 1 and 0 < share < 1:
-        of_groups = count / (count - 1) * (np.bincount(of, right - share) ** 2).sum() / n
+    hits, sizes = np.bincount(of, right), np.bincount(of)
+    worth = float(count)
+    if min((hits > 0).sum(), (hits < sizes).sum()) >= FEW:
+        of_groups = count / (count - 1) * ((hits - share * sizes) ** 2).sum() / n
         worth = n * min(1.0, share * (1 - share) * n / (n - 1) / max(of_groups, 1e-9))
+    worth /= _wider(count) ** 2
     return wilson(share * worth, worth)
+
+
+def _wider(count: int) -> float:
+    """How much wider than a normal distribution's an interval has to be that `count` groups tell: Student's t."""
+    return float(scipy.stats.t.ppf(0.975, count - 1)) / Z if count > 1 else np.inf
 
 
 def by_artist(artists: Sequence[str]) -> Ints:
@@ -74,15 +88,32 @@ def by_artist(artists: Sequence[str]) -> Ints:
     return np.array([numbers.setdefault(name or i, len(numbers)) for i, name in enumerate(artists)], int)
 
 
-def bootstrap(score: Callable[[Ints], Any], groups: Ints, seed: int = 0) -> tuple[Any, Any]:
-    """95% percentile interval of `score(indices)` when the `groups` (n_tracks,) are drawn anew, with replacement."""
-    return _middle(_resampled(score, groups, seed))
+def bootstrap(
+    score: Callable[[Ints], Any], groups: Ints, lowest: float = 0.0, highest: float = 1.0
+) -> tuple[float, float]:
+    """95% interval of `score(indices)`, when the `groups` (n_tracks,) are drawn anew, with all of their tracks.
+
+    Between percentiles, moved by their bias (Efron and Tibshirani 1993, chapter 10) and wider where groups are few.
+    """
+    point = score(np.arange(len(groups)))
+    (found,) = _between(_resampled(score, groups)[:, None], np.array([point]), groups, lowest, highest)
+    return found
 
 
-def _middle(values: Floats) -> tuple[Any, Any]:
-    """Between what 95% of `values` (n, ...) lie."""
-    low, high = np.percentile(values, [2.5, 97.5], axis=0).tolist()
-    return low, high
+def _between(
+    draws: Floats, points: Floats, groups: Ints, lowest: float = 0.0, highest: float = 1.0
+) -> list[tuple[float, float]]:
+    """`bootstrap`'s interval of each of the `points` (n,), by `draws` (RESAMPLES, n) of them; some may be NaN."""
+    count, found = len(np.unique(groups)), []
+    for values, point in zip(draws.T, points, strict=True):
+        values = values[np.isfinite(values)]
+        if count < 2 or not len(values):
+            found.append((lowest, highest))
+            continue
+        edges = point + _wider(count) * (np.percentile(values, [2.5, 97.5]) - values.mean())
+        low, high = np.clip(edges, lowest, highest).tolist()
+        found.append((low, high))
+    return found
 
 
 def _resampled(score: Callable[[Ints], Any], groups: Ints, seed: int = 0) -> Floats:
@@ -96,14 +127,6 @@ def _resampled(score: Callable[[Ints], Any], groups: Ints, seed: int = 0) -> Flo
         ends = np.cumsum(sizes[drawn])
         found.append(score(rows[np.arange(ends[-1]) + np.repeat(firsts[drawn] - ends + sizes[drawn], sizes[drawn])]))
     return np.array(found)
-
-
-def _calibration_interval(sure: Floats, right: Bools, groups: Ints) -> tuple[float, float]:
-    """Of the expected calibration error: the bootstrap's interval, moved by its bias, as tracks that are drawn twice
-    let any model seem worse calibrated (Efron and Tibshirani 1993, chapter 10)."""
-    found = _resampled(lambda rows: expected_calibration_error(sure[rows], right[rows]), groups)
-    low, high = np.percentile(found, [2.5, 97.5]) - (found.mean() - expected_calibration_error(sure, right))
-    return max(0.0, float(low)), float(high)
 
 
 def evaluate_probabilities(
@@ -126,20 +149,23 @@ def evaluate_probabilities(
     right = guess == truth
     groups = np.arange(n) if groups is None else groups
     f1 = _resampled(lambda rows: _genre_f1(truth[rows], guess[rows], len(genres)), groups)
+    macro_f1 = float(sk.f1_score(truth, guess, average="macro", zero_division=0))
+    surest = _surest(sure, SUREST)
+    (macro_f1_95,) = _between(np.nanmean(f1, axis=1)[:, None], np.array([macro_f1]), groups)
     return {
         "tracks": n,
         "groups": len(np.unique(groups)),
         "accuracy": float(right.mean()),
-        "accuracy_95": bootstrap(lambda rows: right[rows].mean(), groups),
-        "macro_f1": float(sk.f1_score(truth, guess, average="macro", zero_division=0)),
-        "macro_f1_95": _middle(np.nanmean(f1, axis=1)),
+        "accuracy_95": share_interval(right, groups),
+        "macro_f1": macro_f1,
+        "macro_f1_95": macro_f1_95,
         "log_loss": float(sk.log_loss(truth, probabilities, labels=labels)),
         "calibration_error": expected_calibration_error(sure, right),
-        "calibration_error_95": _calibration_interval(sure, right, groups),
+        "calibration_error_95": bootstrap(lambda rows: expected_calibration_error(sure[rows], right[rows]), groups),
         "calibration_noise": calibration_noise(sure),
-        "surest_60": accuracy_of_surest(sure, right),
-        "surest_60_95": bootstrap(lambda rows: accuracy_of_surest(sure[rows], right[rows]), groups),
-        "genres": _by_genre(truth, guess, genres, groups, np.transpose(_middle(np.nan_to_num(f1)))),
+        "surest_60": float(right[surest].mean()),
+        "surest_60_95": share_interval(right[surest], groups[surest]),
+        "genres": _by_genre(truth, guess, genres, groups, f1),
         "confusion": sk.confusion_matrix(truth, guess, labels=labels).tolist(),
         "reliability": reliability(sure, right),
         "coverage": _coverage(sure, right),
@@ -147,9 +173,10 @@ def evaluate_probabilities(
 
 
 def _by_genre(
-    truth: Ints, guess: Ints, genres: Sequence[str], groups: Ints, f1_95: Floats
+    truth: Ints, guess: Ints, genres: Sequence[str], groups: Ints, draws: Floats
 ) -> dict[str, dict[str, Any]]:
-    found = {}
+    f1 = np.nan_to_num(_genre_f1(truth, guess, len(genres)))
+    f1_95, found = _between(draws, f1, groups), {}
     for i, genre in enumerate(genres):
         told, there = guess == i, truth == i
         hits = int((told & there).sum())
@@ -158,8 +185,8 @@ def _by_genre(
             "precision_95": share_interval(there[told], groups[told]),
             "recall": hits / max(1, int(there.sum())),
             "recall_95": share_interval(told[there], groups[there]),
-            "f1": 2 * hits / max(1, int(told.sum() + there.sum())),
-            "f1_95": tuple(map(float, f1_95[i])),
+            "f1": float(f1[i]),
+            "f1_95": f1_95[i],
             "tracks": int(there.sum()),
         }
     return found
@@ -171,10 +198,10 @@ def _coverage(sure: Floats, right: Bools, points: int = 20) -> list[tuple[float,
 
 
 def _genre_f1(truth: Ints, guess: Ints, n_genres: int) -> Floats:
-    """As scikit-learn's f1_score, but fast enough for a bootstrap; NaN for genres that neither occur nor are told."""
+    """As scikit-learn's f1_score, but fast enough for a bootstrap; NaN for genres that no track is of."""
     both = np.bincount(truth[truth == guess], minlength=n_genres)
-    either = np.bincount(truth, minlength=n_genres) + np.bincount(guess, minlength=n_genres)
-    return np.where(either > 0, 2 * both / np.maximum(1, either), np.nan)
+    there, told = (np.bincount(values, minlength=n_genres) for values in (truth, guess))
+    return np.where(there > 0, 2 * both / np.maximum(1, there + told), np.nan)
 
 
 def _validate(probabilities: Floats, truth: Ints) -> None:
