@@ -40,9 +40,8 @@ LONG_SHARE = 0.009  # share of the bytes that may follow after the end of an mp3
 RAW_STREAMS = {"mp3", "aac", "ac3"}  # no length in the header, and made to be played on after damage:
 BAD_PACKETS = 0.02  # this share of their packets may be damaged
 SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b".snd", b"caff", b"NIST")
-# Without this, a playlist that is named .mp3 reads other files, or the network.
 FORMATS = "mp3,mov,flac,ogg,wav,w64,aiff,aac,asf,matroska,ape,wv,caf,au,mpc,mpc8,tta,ac3"
-# Nothing but files, in these formats: a playlist may not open others, or addresses.
+# How PyAV opens files. Without these lists, a playlist that is named .mp3 reads other files, or the network.
 OPENING: dict[str, Any] = {
     "options": {"format_whitelist": FORMATS, "protocol_whitelist": "file"},
     "metadata_errors": "ignore",

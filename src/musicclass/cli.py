@@ -279,17 +279,11 @@ def tag(
     options = Options(model, workers=workers or usable_cores(), timeout=timeout, max_memory=max_memory * 1e9)
     proposals = tags.propose(folders, tags.Tagging(mode, top, min_confidence, own_names), options, table)
     target = journal or Path(time.strftime("musicclass-tags-%Y%m%d-%H%M%S.journal"))
-    new = write and not target.exists()
     with (
         tags.open_journal(target) if write else contextlib.nullcontext() as notes,
         tags.preparing(timeout, max_memory * 1e9) as prepare,
     ):
-        try:
-            _tag_files(proposals, notes, keep_mtime, prepare, target)
-        finally:
-            if notes and new and not notes.tell():
-                notes.close()
-                target.unlink()
+        _tag_files(proposals, notes, keep_mtime, prepare, target)
 
 
 def _tag_files(proposals: Any, notes: Any, keep_mtime: bool, prepare: Any, target: Path) -> None:

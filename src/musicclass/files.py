@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-import stat
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +30,7 @@ def write_atomically(path: Path) -> Iterator[IO[Any]]:
             made.touch(exist_ok=False)
         with open(made, "wb") as file:
             if path.exists():
-                os.chmod(made, stat.S_IMODE(path.stat().st_mode))
+                shutil.copymode(path, made)
             yield file
             if not file.closed:
                 sync(file)

@@ -50,6 +50,6 @@ def in_words(prediction: Prediction) -> str:
     """Such as "jazz, 71% sure", or "unknown: unlike the music this model knows; best guess jazz"."""
     strange = "unlike the music this model knows" if prediction.familiarity < KNOWN else ""
     sure = f"{prediction.confidence:.0%} sure"
-    if prediction.genre != UNKNOWN:
-        return f"{prediction.genre}, {sure}" + f": {strange}" * bool(strange)
-    return f"{UNKNOWN}: {strange or f'only {sure}'}; best guess {prediction.best_guess}"
+    if prediction.genre == UNKNOWN:
+        return f"{UNKNOWN}: {strange or f'only {sure}'}; best guess {prediction.best_guess}"
+    return f"{prediction.genre}, {sure}: {strange}" if strange else f"{prediction.genre}, {sure}"

@@ -147,14 +147,23 @@ def prepare_copy(order: str) -> dict[str, Any] | Failure:
     return {**facts, "old": file_hash(target), "new": file_hash(copy), "delta": _delta(target, copy)}
 
 
-def open_journal(path: Path) -> IO[str]:
-    """The journal of changes, to be added to; a last line that was cut off stays a line of its own."""
-    file = path.open("a+", encoding="utf-8")
-    if file.tell():
-        file.seek(file.tell() - 1)
-        if file.read() != "\n":
-            file.write("\n")
-    return file
+@contextlib.contextmanager
+def open_journal(path: Path) -> Iterator[IO[str]]:
+    """The journal of changes, to be added to; a last line that was cut off stays a line of its own.
+
+    A new one that nothing was added to is gone at the end.
+    """
+    new = not path.exists()
+    try:
+        with path.open("a+", encoding="utf-8") as file:
+            if file.tell():
+                file.seek(file.tell() - 1)
+                if file.read() != "\n":
+                    file.write("\n")
+            yield file
+    finally:
+        if new and path.exists() and not path.stat().st_size:
+            path.unlink()
 
 
 def undo(journal: Path) -> Iterator[tuple[str, str]]:

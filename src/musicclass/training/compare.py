@@ -20,7 +20,7 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row], our_genres: Sequence[str
     """
     first, second = _right(ours, our_genres), _right(theirs, their_genres)
     their_row = {row["track"]: row for row in theirs}
-    common = [{"artist": "", **their_row[row["track"]], **row} for row in ours if row["track"] in second]  # older cards
+    common = [{**their_row[row["track"]], **row} for row in ours if row["track"] in second]  # older cards: no artists
     if not common:
         raise DatasetError("the two models were not judged on any common track; give the data to judge them on")
     a, b = (np.array([right[row["track"]] for row in common]) for right in (first, second))

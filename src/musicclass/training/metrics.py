@@ -95,30 +95,23 @@ def bootstrap(
 
     Between percentiles, moved by their bias (Efron and Tibshirani 1993, chapter 10) and wider where groups are few.
     """
-    point = score(np.arange(len(groups)))
-    (found,) = _between(_resampled(score, groups)[:, None], np.array([point]), groups, lowest, highest)
-    return found
+    draws, point = _resampled(score, groups), score(np.arange(len(groups)))
+    return _between(draws, point, len(np.unique(groups)), lowest, highest)
 
 
-def _between(
-    draws: Floats, points: Floats, groups: Ints, lowest: float = 0.0, highest: float = 1.0
-) -> list[tuple[float, float]]:
-    """`bootstrap`'s interval of each of the `points` (n,), by `draws` (RESAMPLES, n) of them; some may be NaN."""
-    count, found = len(np.unique(groups)), []
-    for values, point in zip(draws.T, points, strict=True):
-        values = values[np.isfinite(values)]
-        if count < 2 or not len(values):
-            found.append((lowest, highest))
-            continue
-        edges = point + _wider(count) * (np.percentile(values, [2.5, 97.5]) - values.mean())
-        low, high = np.clip(edges, lowest, highest).tolist()
-        found.append((low, high))
-    return found
+def _between(draws: Floats, point: float, count: int, lowest: float = 0.0, highest: float = 1.0) -> tuple[float, float]:
+    """`bootstrap`'s interval of a `point`, by `draws` (n,) of it from `count` groups; some may be NaN."""
+    draws = draws[np.isfinite(draws)]
+    if count < 2 or not len(draws):
+        return lowest, highest
+    edges = point + _wider(count) * (np.percentile(draws, [2.5, 97.5]) - draws.mean())
+    low, high = np.clip(edges, lowest, highest).tolist()
+    return low, high
 
 
-def _resampled(score: Callable[[Ints], Any], groups: Ints, seed: int = 0) -> Floats:
+def _resampled(score: Callable[[Ints], Any], groups: Ints) -> Floats:
     """Scores of RESAMPLES draws of as many groups as there are, each with all of its tracks."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     _, of = np.unique(groups, return_inverse=True)
     rows, sizes = np.argsort(of, kind="stable"), np.bincount(of)
     firsts, found = np.cumsum(sizes) - sizes, []
@@ -148,17 +141,17 @@ def evaluate_probabilities(
     labels = list(range(len(genres)))
     right = guess == truth
     groups = np.arange(n) if groups is None else groups
+    count = len(np.unique(groups))
     f1 = _resampled(lambda rows: _genre_f1(truth[rows], guess[rows], len(genres)), groups)
     macro_f1 = float(sk.f1_score(truth, guess, average="macro", zero_division=0))
     surest = _surest(sure, SUREST)
-    (macro_f1_95,) = _between(np.nanmean(f1, axis=1)[:, None], np.array([macro_f1]), groups)
     return {
         "tracks": n,
-        "groups": len(np.unique(groups)),
+        "groups": count,
         "accuracy": float(right.mean()),
         "accuracy_95": share_interval(right, groups),
         "macro_f1": macro_f1,
-        "macro_f1_95": macro_f1_95,
+        "macro_f1_95": _between(np.nanmean(f1, axis=1), macro_f1, count),
         "log_loss": float(sk.log_loss(truth, probabilities, labels=labels)),
         "calibration_error": expected_calibration_error(sure, right),
         "calibration_error_95": bootstrap(lambda rows: expected_calibration_error(sure[rows], right[rows]), groups),
@@ -176,7 +169,7 @@ def _by_genre(
     truth: Ints, guess: Ints, genres: Sequence[str], groups: Ints, draws: Floats
 ) -> dict[str, dict[str, Any]]:
     f1 = np.nan_to_num(_genre_f1(truth, guess, len(genres)))
-    f1_95, found = _between(draws, f1, groups), {}
+    count, found = len(np.unique(groups)), {}
     for i, genre in enumerate(genres):
         told, there = guess == i, truth == i
         hits = int((told & there).sum())
@@ -186,7 +179,7 @@ def _by_genre(
             "recall": hits / max(1, int(there.sum())),
             "recall_95": share_interval(told[there], groups[there]),
             "f1": float(f1[i]),
-            "f1_95": f1_95[i],
+            "f1_95": _between(draws[:, i], float(f1[i]), count),
             "tracks": int(there.sum()),
         }
     return found

@@ -233,6 +233,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(2**31 - 1)  # a track's segments are one field
     with open(path, encoding="utf-8-sig", newline="") as file:
         yield from csv.DictReader(file)
 
@@ -252,5 +253,4 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-csv.field_size_limit(2**31 - 1)  # a track's segments are one field
 READERS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
