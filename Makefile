@@ -1,39 +1,42 @@
-# make demo: make a short clip, tell its genre, draw its time line.  make test: all tests and checks.
-# make fuzz: 10,000 damaged files.
-# All need python3 (>= 3.11) alone, and put what they install into .venv. With npm, the page gets what it takes to listen
-# in the browser alone; with Chromium, it is tested.
+# make demo: synthesize clips and predict their genres.   make test: checks and fast tests.
+# make test-slow: the slow tests, which CI runs, too.     make fuzz: 10,000 damaged files.
+# All need python3 (>= 3.11) alone and install into .venv. With npm, the web UI can also analyse in the browser alone; its
+# tests need Chromium, too.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export MUSICCLASS_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test lint fuzz clean
+.PHONY: demo test test-slow lint fuzz clean
 demo: .venv/demo.done
-	$(BIN)/python scripts/make_clip.py demo.wav
-	$(BIN)/musicclass predict demo.wav --top 5 --min-confidence 0 --plot demo.png
-	@echo "To see it in a browser: $(BIN)/musicclass serve, and drop demo.wav or songs of yours on the page."
+	$(BIN)/python scripts/make_clips.py demo
+	$(BIN)/musicclass predict demo --plot demo
 
 test: lint
 	$(BIN)/pytest -q
 
+test-slow: .venv/test.done
+	$(BIN)/pytest -q -m slow -n 2
+
 fuzz: .venv/test.done
-	$(BIN)/python -m tests.bad_input 10000
+	$(BIN)/python -m tests.fuzz_decoder 10000
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .venv/demo.done: pyproject.toml hatch_build.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[plot,web]"
-	$(BIN)/python hatch_build.py
+	$(PIP) -e ".[plot]"
 	touch $@
 
-.venv/test.done: pyproject.toml hatch_build.py
+.venv/test.done: pyproject.toml hatch_build.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(PIP) -e ".[dev]" -c constraints.txt
 	$(BIN)/python hatch_build.py
 	touch $@
 
 clean:
-	rm -rf .venv .cache demo.wav demo.png src/musicclass/web/static/ort
+	rm -rf .venv .cache demo src/musicclass/server/static/ort

@@ -1,6 +1,6 @@
-"""Fetches what browsers need to run the network (onnxruntime-web) into the package: it is built in, not committed.
+"""Adds onnxruntime-web, with which browsers run the model, to the package: fetched by npm, not committed.
 
-hatch runs this for every wheel; `make` runs it by itself: python hatch_build.py
+hatch runs this for every wheel; `make` runs it as a script: python hatch_build.py
 """
 
 from __future__ import annotations
@@ -17,55 +17,58 @@ from typing import Any
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-except ImportError:  # run by `make`, outside of a build
+except ImportError:  # run as a script
     BuildHookInterface = object  # type: ignore[assignment,misc]
 
 PACKAGE = "onnxruntime-web@1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-FILES = ("dist/ort.wasm.min.mjs", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm")
-TARGET = Path(__file__).parent / "src/musicclass/web/static/ort"
-DONE = TARGET / "version.txt"
-
-
-def fetch() -> None:
-    """Put the files in place, unless they are there. Raises RuntimeError with what to do."""
-    if DONE.exists() and DONE.read_text() == PACKAGE:
-        return
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RuntimeError("npm is not installed; with it (Node.js), the page can also listen in the browser alone")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True)
-        archives = list(Path(folder).glob("*.tgz"))
-        if done.returncode or not archives:
-            raise RuntimeError(f"npm can't get {PACKAGE}: {done.stderr.strip()[-300:]}")
-        digest = hashlib.sha512(archives[0].read_bytes()).digest()
-        if base64.b64encode(digest).decode() != SHA512:
-            raise RuntimeError(f"{PACKAGE} is not the archive that it was; nothing of it is used")
-        TARGET.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archives[0]) as archive:
-            for name in FILES:
-                content = archive.extractfile(f"package/{name}")
-                assert content is not None
-                (TARGET / Path(name).name).write_bytes(content.read())
-    DONE.write_text(PACKAGE)
+FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+TARGET = Path(__file__).parent / "src/musicclass/server/static/ort"
+VERSION = TARGET / "version.txt"
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """A wheel gets the files; without npm it is built all the same, and its page says what is missing."""
+    """Called by hatch. Wheels contain the files; editable installs get them from the script."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "editable" and self.target_name == "wheel":
-            tell()
+            fetch_or_warn()
 
 
-def tell() -> None:
-    """Fetch; when that fails, say so and go on."""
+def fetch_or_warn() -> None:
+    """`fetch`; where that fails, the package is built all the same, and a warning says what it lacks."""
     try:
         fetch()
     except RuntimeError as error:
-        print(f"without what listens in the browser alone: {error}", file=sys.stderr)
+        print(f"warning: without {PACKAGE}, the web UI can't classify in the browser: {error}", file=sys.stderr)
+
+
+def fetch() -> None:
+    """Put the files into TARGET, unless they are there. Raises RuntimeError with the cause."""
+    if VERSION.exists() and VERSION.read_text() == PACKAGE:
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("npm isn't installed; install Node.js, then run: python hatch_build.py")
+    with tempfile.TemporaryDirectory() as folder:
+        result = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True)
+        archives = list(Path(folder).glob("*.tgz"))
+        if result.returncode or not archives:
+            raise RuntimeError(f"npm can't download it: {result.stderr.strip()[-300:]}")
+        if base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode() != SHA512:
+            raise RuntimeError("its SHA-512 isn't the pinned one; nothing of it is used")
+        _extract(archives[0])
+
+
+def _extract(archive: Path) -> None:
+    TARGET.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as files:
+        for name in FILES:
+            content = files.extractfile(f"package/dist/{name}")
+            assert content is not None
+            (TARGET / name).write_bytes(content.read())
+    VERSION.write_text(PACKAGE)
 
 
 if __name__ == "__main__":
-    tell()
+    fetch_or_warn()

@@ -1,102 +1,55 @@
-"""The short way, as the student's project had it:
+"""The short way: the student's four commands, which call the command line `musicclass`.
 
-python main.py                      plots of the model: accuracy and loss against epochs, confusion matrix
-python main.py --save               the same, written to output_figures/
-python main.py --retrain            train your own model on data/genres_original
-python main.py --predict song.mp3   tell the genre of a file
+python main.py                      metrics and plots of the model: accuracy and loss against epochs, confusion matrix
+python main.py --save               the same, with the plots written to output_figures/
+python main.py --retrain            train a model on data/genres_original, used from then on
+python main.py --predict song.mp3   predict the genre of files
 
-Settings can be changed: python main.py --retrain --config student --set training.epochs=30
+--retrain takes the options of `musicclass train`: python main.py --retrain --config baseline --set training.epochs=30
 """
 
-from __future__ import annotations
-
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from musicclass.bundle import SIDE_NAMES, judged_side, load_bundle
-from musicclass.cli import main as musicclass
-from musicclass.errors import MusicClassError
+from musicclass import load_model, plots
+from musicclass.cli.app import main as musicclass
+from musicclass.cli.evaluations import stored_evaluations
+from musicclass.evaluation.report import summarize_accuracy
 
-DATA = Path("data/genres_original")
-OWN_MODEL = Path("models/mine")
-FIGURES = Path("output_figures")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", action="store_true", help=f"write the plots to {FIGURES}/ instead of showing them")
-    parser.add_argument("--retrain", action="store_true", help=f"train on {DATA}")
-    parser.add_argument("--predict", metavar="FILE", nargs="+", help="tell the genre of files")
-    parser.add_argument("--split", default="random", help="with --retrain: random, artist, filtered or FILE.csv")
-    parser.add_argument("--config", default="default", help="with --retrain: default, student or a TOML file")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="with --retrain: a setting")
-    options = parser.parse_args()
-    if options.retrain:
-        status = retrain(options)
-        if status:
-            return status
-    model = str(OWN_MODEL) if (OWN_MODEL / "card.json").exists() else "gtzan"
-    if options.predict:
-        return run("predict", "--model", model, "--", *options.predict)
-    return show(model, options.save)
+DATA, MODELS, FIGURES = Path("data/genres_original"), Path("models"), Path("output_figures")
 
 
 def run(*arguments: str) -> int:
-    """The same as `musicclass …` on the command line."""
     sys.argv = ["musicclass", *arguments]
     return musicclass()
 
 
-def retrain(options: argparse.Namespace) -> int:
-    """Train beside the user's model, and put the new one in its place only when it is whole."""
-    fresh, old = OWN_MODEL.with_name("mine.new"), OWN_MODEL.with_name("mine.old")
-    if not DATA.is_dir():
-        print(f"{DATA}: no such folder; put GTZAN's genres there, or run this where that folder is", file=sys.stderr)
-        return 2
-    settings = [part for setting in options.set for part in ("--set", setting)]
-    resume = ["--resume"] if any(fresh.glob("checkpoint-*.npz")) else []
-    if not resume:
-        shutil.rmtree(fresh, ignore_errors=True)
-    out = ("--out", str(fresh), "--name", OWN_MODEL.name)
-    status = run("train", str(DATA), *out, "--split", options.split, "--config", options.config, *settings, *resume)
-    if status:
+def show(name: str, save: bool) -> int:
+    if status := run("evaluate", name):
         return status
-    shutil.rmtree(old, ignore_errors=True)
-    if OWN_MODEL.exists():
-        OWN_MODEL.rename(old)
-    fresh.rename(OWN_MODEL)
-    shutil.rmtree(old, ignore_errors=True)
-    print(f"{OWN_MODEL} is the model from now on; delete that folder to go back to the pretrained one")
+    model = load_model(name)
+    *_, last = evaluations = stored_evaluations(model)
+    title = f"{model.name}: {summarize_accuracy(evaluations[0])}"
+    matrix = plots.confusion_matrix(last.metrics["confusion_matrix"], model.genres, f"{title}\n{last.title}")
+    figures = {"history.png": plots.history(model.read_table("history.csv"), title), "confusion_matrix.png": matrix}
+    if save or not plots.show(list(figures.values())):
+        for file, figure in figures.items():
+            print(f"{plots.save(figure, FIGURES / file)} written")
     return 0
 
 
-def show(model: str, save: bool) -> int:
-    """The plots of a model, in windows or as files."""
-    from musicclass import plots
-
-    bundle = load_bundle(model)
-    status = run("evaluate", model)
-    side = judged_side(bundle.card)
-    title = f"{bundle.name}: {SIDE_NAMES[side]} tracks"
-    figures = {
-        "history.png": plots.history(bundle.card["history"], bundle.name),
-        "confusion_matrix.png": plots.confusion_matrix(bundle.card["metrics"][side]["confusion"], bundle.genres, title),
-    }
-    if save or not plots.in_windows(list(figures.values())):
-        if not save:
-            print(f"no display here, so the plots go to {FIGURES}/", file=sys.stderr)
-        for name, figure in figures.items():
-            print(f"{plots.save(figure, FIGURES / name)} written")
-    return status
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MusicClassError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--save", action="store_true", help=f"write the plots to {FIGURES}/ instead of showing them")
+parser.add_argument("--retrain", action="store_true", help=f"train on {DATA}")
+parser.add_argument("--predict", metavar="FILE", nargs="+", help="predict the genre of files")
+options, train_options = parser.parse_known_args()
+trained = sorted(path.parent for path in MODELS.glob("mine-*/card.json"))
+if options.retrain:
+    out = MODELS / f"mine-{int(trained[-1].name[5:]) + 1 if trained else 1:03}"
+    resume = ["--resume"] if out.exists() else []
+    sys.exit(run("train", str(DATA), "--out", str(out), *resume, *train_options) or show(str(out), options.save))
+elif train_options:
+    parser.error(f"{train_options[0]} is for --retrain")
+model = str(trained[-1]) if trained else "gtzan"
+sys.exit(run("predict", "--model", model, "--", *options.predict) if options.predict else show(model, options.save))

@@ -1,12 +1,12 @@
-"""What the benchmarks share: stages timed in turn, made-up music, and a table."""
+"""Timing, tables and synthetic music for the benchmarks."""
 
 from __future__ import annotations
 
-import importlib.util
+import argparse
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,60 +15,53 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-BLOCK_FRAMES = 65_536
-MAKE_CLIP = Path(__file__).parents[1] / "scripts" / "make_clip.py"
-WIDTH = 110  # characters of a table where nobody looks at it in a terminal
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+
+WIDTH = 110  # characters of a table outside a terminal
 
 
-def interleaved(stages: Mapping[str, Callable[[], Any]], repeat: int) -> dict[str, npt.NDArray[np.float64]]:
-    """Seconds that each stage takes, (repeat,), after one run that doesn't count.
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the option --model."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="gtzan", metavar="NAME_OR_FOLDER")
+    return parser
 
-    Every repeat runs all stages, so that a machine that slows down slows them all.
+
+def time_interleaved(stages: Mapping[str, Callable[[], Any]], repeat: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Seconds (repeat,) of each stage, after one run as warm-up.
+
+    Every repetition runs all stages, so that changes of the machine's speed affect all of them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in stages}
-    for turn in range(repeat + 1):
+    for repetition in range(repeat + 1):
         for name, stage in stages.items():
             start = time.perf_counter()
             stage()
-            if turn:
+            if repetition:
                 seconds[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A titled table on stdout; the first column is text, the others are numbers."""
+    """Print a titled table; the first column is text, the others are numbers."""
     table = Table()
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(title, markup=False)
     console.print(table)
 
 
-def within(holds: bool) -> str:
-    return "within" if holds else "NOT within"
+def write_music(path: Path, seconds: float, bitrate: int = 192) -> Path:
+    """Write synthetic stereo music at 44.1 kHz, as wav or, at `bitrate` kbit/s, as mp3."""
+    import make_clips
 
-
-def write_music(path: Path, seconds: float, format: str, bitrate: int = 192) -> Path:
-    """Stereo made-up music at 44.1 kHz, as `format` ("WAV", or "MP3" at `bitrate` kbit/s): the demo's clip."""
-    maker = _make_clip()
-    clip = np.concatenate([maker.groove(np.random.default_rng(0)), maker.chords()])
-    clip = np.tile(0.5 * clip / np.abs(clip).max(), int(np.ceil(seconds * maker.RATE / len(clip))))
-    stereo = np.stack([clip, np.roll(clip, maker.RATE // 100)], axis=1)[: int(seconds * maker.RATE)]
-    level = 1 - (bitrate - 32 + 0.5) / (320 - 32)  # libsndfile's scale, from 320 down to 32 kbit/s
-    quality = {"compression_level": max(0, level), "bitrate_mode": "CONSTANT"} if format == "MP3" else {}
-    with soundfile.SoundFile(path, "w", maker.RATE, 2, format=format, **quality) as file:
-        for start in range(0, len(stereo), BLOCK_FRAMES):
-            file.write(stereo[start : start + BLOCK_FRAMES])
+    clip = make_clips.disco(np.random.default_rng(0))
+    mono = np.resize(clip, int(seconds * make_clips.RATE))
+    stereo = np.stack([mono, np.roll(mono, make_clips.RATE // 100)], axis=1)
+    level = 1 - (bitrate - 32 + 0.5) / (320 - 32)  # libsndfile's scale from 320 to 32 kbit/s
+    options = {"compression_level": level, "bitrate_mode": "CONSTANT"} if path.suffix == ".mp3" else {}
+    soundfile.write(path, stereo, make_clips.RATE, **options)
     return path
-
-
-def _make_clip() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_clip", MAKE_CLIP)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -1,13 +1,12 @@
-"""Whether answers stay the same when a recording is altered in ways that leave its genre as it is.
+"""Robustness: does the top genre stay the same when a recording is altered in ways that keep its genre?
 
 python benchmarks/robustness.py FOLDER [--model NAME_OR_FOLDER] [--plot robustness.png]
 
-FOLDER holds audio files, at any depth (such as GTZAN's genres_original); needs the extra [dev] (librosa).
+FOLDER contains audio files, such as GTZAN's genres_original. Needs the extra [dev] (librosa).
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -20,135 +19,129 @@ import scipy.signal
 import soxr
 from rich.progress import track
 
-from common import print_table
+from common import argument_parser, print_table
 from musicclass import audio, plots
+from musicclass.audio_files import files
 from musicclass.classifier import Classifier
-from musicclass.prediction import Prediction
-from musicclass.training.metrics import wilson
-from musicclass.walk import files
+from musicclass.evaluation.intervals import wilson
+from musicclass.palette import COLORS
+from musicclass.prediction import UNKNOWN, Prediction
 
 RATE = 22_050
-WANTED = 0.95
 Floats = npt.NDArray[np.float32]
-Change = Callable[[Floats, np.random.Generator], Floats]
+Rng = np.random.Generator
+Pairs = dict[str, list[tuple[Prediction, Prediction]]]
 
 
-def mp3(samples: Floats, kbits: int) -> Floats:
-    """Through an encoder and back."""
-    packed = io.BytesIO()
-    with av.open(packed, "w", format="mp3") as container:
+def encode_mp3(samples: Floats, kbits: int) -> Floats:
+    """Encode as mp3 and decode again."""
+    encoded = io.BytesIO()
+    with av.open(encoded, "w", format="mp3") as container:
         stream = container.add_stream("mp3", rate=RATE, layout="mono", bit_rate=kbits * 1000)
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = RATE
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    packed.seek(0)
-    return audio.load(packed, RATE)
+    encoded.seek(0)
+    return audio.load(encoded, RATE)
 
 
-def noisy(samples: Floats, rng: np.random.Generator, decibels: float) -> Floats:
-    """With white noise so far below the signal's power."""
-    level = np.sqrt(np.mean(samples**2)) * 10 ** (-decibels / 20)
+def add_noise(samples: Floats, rng: Rng, snr: float) -> Floats:
+    """Add white noise at a signal-to-noise ratio in dB."""
+    level = np.sqrt(np.mean(samples**2)) * 10 ** (-snr / 20)
     return samples + np.float32(level) * rng.standard_normal(len(samples), dtype=np.float32)
 
 
-def equalised(samples: Floats, rng: np.random.Generator) -> Floats:
-    """By a smooth random curve over octaves, deviation 3 dB, at most 6 dB."""
-    octaves = np.linspace(0, 1, 9)
+def equalize(samples: Floats, rng: Rng) -> Floats:
+    """Apply a smooth random gain over frequency: standard deviation 3 dB, at most 6 dB."""
     gains = np.clip(np.convolve(rng.standard_normal(11), [0.5, 0.7, 0.5], "valid") * 3, -6, 6)
-    frequency = np.concatenate([[0.0], 2 ** (octaves * 8 - 8)])
-    curve = scipy.signal.firwin2(1025, frequency, 10 ** (np.concatenate([gains[:1], gains]) / 20))
-    return np.float32(scipy.signal.fftconvolve(samples, curve, "same"))
+    frequency = np.concatenate([[0.0], 2 ** (np.linspace(0, 1, 9) * 8 - 8)])
+    fir = scipy.signal.firwin2(1025, frequency, 10 ** (np.concatenate([gains[:1], gains]) / 20))
+    return np.float32(scipy.signal.fftconvolve(samples, fir, "same"))
 
 
-def band_limited(samples: Floats, rate: int) -> Floats:
-    """As if it had been recorded at `rate` (Hz), so with nothing above half of it."""
+def resample(samples: Floats, rate: int) -> Floats:
+    """Resample to `rate` (Hz) and back."""
     return np.float32(soxr.resample(soxr.resample(samples, RATE, rate), rate, RATE))
 
 
-def delayed_side(samples: Floats) -> Floats:
-    """Stereo: one side 0.5 ms late and 3 dB lower."""
-    late = round(0.0005 * RATE)
-    return np.stack([samples, 0.7 * np.concatenate([np.zeros(late, np.float32), samples[:-late]])], axis=1)
+def delay_right(samples: Floats) -> Floats:
+    """Stereo whose right channel is 0.5 ms late and 3 dB lower."""
+    delay = round(0.0005 * RATE)
+    return np.stack([samples, 0.7 * np.concatenate([np.zeros(delay, np.float32), samples[:-delay]])], axis=1)
 
 
-CHANGES: dict[str, Change] = {
-    "mp3, 64 kbit/s": lambda x, rng: mp3(x, 64),
-    "12 dB louder": lambda x, rng: x * np.float32(10 ** (12 / 20)),
-    "12 dB softer": lambda x, rng: x * np.float32(10 ** (-12 / 20)),
-    "white noise at 20 dB": lambda x, rng: noisy(x, rng, 20),
-    "3% faster": lambda x, rng: librosa.effects.time_stretch(x, rate=1.03),
-    "3% slower": lambda x, rng: librosa.effects.time_stretch(x, rate=0.97),
-    "half a semitone up": lambda x, rng: librosa.effects.pitch_shift(x, sr=RATE, n_steps=0.5),
-    "half a semitone down": lambda x, rng: librosa.effects.pitch_shift(x, sr=RATE, n_steps=-0.5),
-    "random gentle equaliser": equalised,
-    "stereo, both sides alike": lambda x, rng: np.stack([x, x], axis=1),
-    "stereo, one side late": lambda x, rng: delayed_side(x),
-}
-REPORTED: dict[str, Change] = {  # no limit is set for these
-    "recorded at 16 kHz": lambda x, rng: band_limited(x, 16_000),
-    "recorded at 8 kHz": lambda x, rng: band_limited(x, 8_000),
-    "mp3, 32 kbit/s": lambda x, rng: mp3(x, 32),
-    "white noise at 10 dB": lambda x, rng: noisy(x, rng, 10),
+ALTERATIONS: dict[str, Callable[[Floats, Rng], Floats]] = {
+    "mp3, 64 kbit/s": lambda x, rng: encode_mp3(x, 64),
+    "mp3, 32 kbit/s": lambda x, rng: encode_mp3(x, 32),
+    "gain +12 dB": lambda x, rng: x * np.float32(10 ** (12 / 20)),
+    "gain -12 dB": lambda x, rng: x * np.float32(10 ** (-12 / 20)),
+    "white noise, SNR 20 dB": lambda x, rng: add_noise(x, rng, 20),
+    "white noise, SNR 10 dB": lambda x, rng: add_noise(x, rng, 10),
+    "tempo +3%": lambda x, rng: librosa.effects.time_stretch(x, rate=1.03),
+    "tempo -3%": lambda x, rng: librosa.effects.time_stretch(x, rate=0.97),
+    "pitch +0.5 semitones": lambda x, rng: librosa.effects.pitch_shift(x, sr=RATE, n_steps=0.5),
+    "pitch -0.5 semitones": lambda x, rng: librosa.effects.pitch_shift(x, sr=RATE, n_steps=-0.5),
+    "random equalizer": equalize,
+    "stereo, right channel late": lambda x, rng: delay_right(x),
+    "sample rate 16 kHz": lambda x, rng: resample(x, 16_000),
+    "sample rate 8 kHz": lambda x, rng: resample(x, 8_000),
 }
 
 
-def compare(names: list[str], classifier: Classifier) -> dict[str, list[tuple[Prediction, Prediction]]]:
-    """Change -> for each file, the answers before and after."""
-    pairs: dict[str, list[tuple[Prediction, Prediction]]] = {name: [] for name in CHANGES | REPORTED}
+def predict_altered(names: list[str], classifier: Classifier) -> Pairs:
+    """For each alteration: the predictions for each file before and after it."""
+    pairs: Pairs = {name: [] for name in ALTERATIONS}
     for number, name in enumerate(track(names, "Files")):
         samples = audio.load(name, RATE)
         before = classifier.predict_waveform(samples, RATE)
-        for change, alter in (CHANGES | REPORTED).items():
+        for alteration, alter in ALTERATIONS.items():
             altered = alter(samples, np.random.default_rng(number))
-            pairs[change].append((before, classifier.predict_waveform(altered, RATE)))
+            pairs[alteration].append((before, classifier.predict_waveform(altered, RATE)))
     return pairs
 
 
-def print_pairs(pairs: dict[str, list[tuple[Prediction, Prediction]]]) -> None:
+def same_top_genre(predictions: list[tuple[Prediction, Prediction]]) -> tuple[int, int, float, float]:
+    """Number of equal top genres, number of files, 95% interval of their ratio."""
+    same = sum(a.top_genre == b.top_genre for a, b in predictions)
+    return same, len(predictions), *wilson(same, len(predictions))
+
+
+def print_pairs(pairs: Pairs) -> None:
     rows = []
-    for change, answers in pairs.items():
-        same = sum(a.best_guess == b.best_guess for a, b in answers)
-        low, high = wilson(same, len(answers))
-        moved = np.mean([abs(a.probabilities[g] - b.probabilities[g]) for a, b in answers for g in a.probabilities])
-        unknown = sum(b.genre == "unknown" for _, b in answers)
-        limit = "" if change in REPORTED else "yes" if same >= WANTED * len(answers) else "NO"
-        share = f"{same / len(answers):.1%}"
-        rows.append(
-            (change, f"{same} of {len(answers)}", share, f"{low:.0%}-{high:.0%}", f"{moved:.3f}", str(unknown), limit)
+    for alteration, predictions in pairs.items():
+        same, n, low, high = same_top_genre(predictions)
+        change = np.mean(
+            [abs(a.probabilities[g] - b.probabilities[g]) for a, b in predictions for g in a.probabilities]
         )
-    columns = ("change", "same best guess", "", "95% interval", "moved", "unknown", f">= {WANTED:.0%}")
-    print_table("answers to altered recordings", columns, rows)
-    print("moved: mean absolute difference of a probability")
+        unknown = sum(b.genre == UNKNOWN for _, b in predictions)
+        rows.append((alteration, f"{same} of {n}", f"{low:.0%}-{high:.0%}", f"{change:.3f}", str(unknown)))
+    columns = ("alteration", "same top genre", "95% interval", "mean change of probabilities", "unknown")
+    print_table("predictions for altered recordings", columns, rows)
 
 
-def draw(pairs: dict[str, list[tuple[Prediction, Prediction]]], path: Path) -> None:
+def plot(pairs: Pairs, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
-    names = list(pairs)[::-1]
-    shares = [np.mean([a.best_guess == b.best_guess for a, b in pairs[name]]) for name in names]
-    spans = [wilson(sum(a.best_guess == b.best_guess for a, b in pairs[name]), len(pairs[name])) for name in names]
-    reach = np.array([(s - low, high - s) for s, (low, high) in zip(shares, spans, strict=True)]).clip(0).T
-    colours = [plots.SILENT if name in REPORTED else plots.COLOURS[0] for name in names]
-    axis.barh(names, shares, xerr=reach, color=colours, ecolor="#555555", capsize=3)
-    axis.axvline(WANTED, color=plots.COLOURS[3], linestyle=":", label=f"wanted: {WANTED:.0%}")
-    axis.set(xlim=(0.5, 1), xlabel="share of recordings with the same best guess (bars: 95% intervals)")
-    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
-    plots.save(figure, path)
-    print(f"{path} written")
+    same, n, low, high = np.array([same_top_genre(predictions) for predictions in pairs.values()]).T
+    shares = same / n
+    errors = np.clip([shares - low, high - shares], 0, None)
+    axis.barh(list(pairs), shares, xerr=errors, color=COLORS[0], ecolor="#555555", capsize=3)
+    axis.invert_yaxis()
+    axis.set(xlim=(0.5, 1), xlabel="share of recordings with the same top genre (95% intervals)")
+    print(f"{plots.save(figure, path)} written")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("--model", default="gtzan")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    pairs = compare(list(files([options.folder])), Classifier.load(options.model))
+    pairs = predict_altered(list(files([options.folder])), Classifier.load(options.model))
     print_pairs(pairs)
     if options.plot:
-        draw(pairs, options.plot)
+        plot(pairs, options.plot)
 
 
 if __name__ == "__main__":

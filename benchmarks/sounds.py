@@ -1,6 +1,6 @@
-"""Sounds that are no music, or too little of it, made here: speech, noise, tones and hum, percussion, applause.
+"""Synthetic sounds other than music: speech (needs espeak-ng), noise, tones and hum, percussion, applause.
 
-Everything is seeded, RATE Hz, mono, within -1..1. Speech needs the program espeak-ng.
+Each is a function of a seed; mono at RATE Hz, within [-1, 1].
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ TEXT = (
 
 
 def speech(seed: int) -> Floats:
-    """A voice that reads, at its own speed and pitch, some in a small room, some with hiss."""
+    """A synthetic voice with random speed and pitch; some with reverberation, some with noise."""
     rng = np.random.default_rng(seed)
     voice = VOICES[seed % len(VOICES)]
     command = ["espeak-ng", "--stdout", "-v", voice, "-s", str(rng.integers(130, 200)), "-p", str(rng.integers(25, 75))]
-    turn = int(rng.integers(len(TEXT) // 2))
-    done = subprocess.run([*command, TEXT[turn:] + TEXT], capture_output=True, check=True)
-    voiced, rate = soundfile.read(io.BytesIO(done.stdout))
+    start = int(rng.integers(len(TEXT) // 2))
+    result = subprocess.run([*command, TEXT[start:] + TEXT], capture_output=True, check=True)
+    voiced, rate = soundfile.read(io.BytesIO(result.stdout))
     voiced = scipy.signal.resample_poly(voiced, RATE, rate)[:N]
-    if seed % 3 == 1:  # a small room
+    if seed % 3 == 1:
         room = rng.standard_normal(RATE // 3) * np.exp(-np.arange(RATE // 3) / (RATE * 0.06))
         room[0] = 8
         voiced = scipy.signal.fftconvolve(voiced, room)[:N]
@@ -53,7 +53,7 @@ def speech(seed: int) -> Floats:
 
 
 def noise(seed: int) -> Floats:
-    """Noise of one colour; some of it swells, some is a band only."""
+    """Noise with a power-law spectrum; some amplitude-modulated, some band-passed."""
     rng = np.random.default_rng(seed)
     slope = list(SLOPES.values())[seed % len(SLOPES)]
     spectrum = np.fft.rfft(rng.standard_normal(N))
@@ -68,7 +68,7 @@ def noise(seed: int) -> Floats:
 
 
 def tone(seed: int) -> Floats:
-    """A sine, a saw, a square, a sweep, mains hum, telephone keys or two tones that beat; some with faint hiss."""
+    """A sine, sawtooth, square, sweep, mains hum, DTMF keys or two beating tones; some with weak noise."""
     rng = np.random.default_rng(seed)
     t = np.arange(N) / RATE
     f = float(np.exp(rng.uniform(np.log(60), np.log(4000))))
@@ -97,7 +97,7 @@ def _keys(t: Floats, rng: Rng) -> Floats:
 
 
 def percussion(seed: int) -> Floats:
-    """A loop of one or two bars for drums alone, at its own tempo."""
+    """A drum loop of one or two bars at a random tempo."""
     rng = np.random.default_rng(seed)
     beat = 60 / rng.uniform(70, 170)
     steps = int(rng.choice([8, 12, 16, 32]))
@@ -123,7 +123,7 @@ def _drum(rng: Rng) -> Floats:
 
 
 def applause(seed: int) -> Floats:
-    """Some tens to thousands of hands, each clap a short burst of filtered noise."""
+    """300 to 20,000 claps, each a short burst of filtered noise."""
     rng = np.random.default_rng(seed)
     claps = np.zeros(N)
     at = rng.integers(0, N, int(np.exp(rng.uniform(np.log(300), np.log(20_000)))))
@@ -141,15 +141,11 @@ def _level(samples: Floats) -> Floats:
 
 
 KINDS: dict[str, Callable[[int], Floats]] = {
-    "speech": speech,
-    "noise": noise,
-    "tones and hum": tone,
-    "percussion": percussion,
-    "applause": applause,
-}
+    "speech": speech, "noise": noise, "tones and hum": tone, "percussion": percussion, "applause": applause,
+}  # fmt: skip
 
 
-def made(kind: str, count: int) -> Iterator[Floats]:
-    """`count` different sounds of a kind; none, where espeak-ng is missing for speech."""
+def synthesize(kind: str, count: int) -> Iterator[Floats]:
+    """`count` different sounds of a kind; no speech without espeak-ng."""
     if kind != "speech" or shutil.which("espeak-ng"):
         yield from map(KINDS[kind], range(count))

@@ -1,4 +1,4 @@
-"""A server for tests: the real app, with real workers, on a free port of this machine."""
+"""The real server with real workers, on a free port of this machine."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import schemathesis
 import uvicorn
-from hypothesis import HealthCheck, given
-from hypothesis import settings as trying
-from schemathesis.checks import CHECKS, load_all_checks
 
-from musicclass.cli import main
-from musicclass.web.app import make_app
-from musicclass.web.serve import config
-from musicclass.web.settings import Settings
+from musicclass.cli.app import main
+from musicclass.server.app import make_app, uvicorn_config
+from musicclass.server.settings import ServerSettings
 
 
 @contextlib.contextmanager
 def running(ready: bool = True, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a server with these settings, when it is `ready`; its `base_url` tells where it is."""
-    app = make_app(Settings(**{"workers": 2, **settings}))
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(config(app, 1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    """A client of a server with these settings, once it responds or, with `ready`, its first worker is ready."""
+    app = make_app(ServerSettings(**{"workers": 1, **settings}))
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn_config(app, 1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     headers = {"Authorization": f"Bearer {settings['token']}"} if "token" in settings else {}
     try:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
-            wait_for(lambda: is_ready(client) if ready else is_there(client))
+            wait_for(lambda: client.get("/v1/health").status_code in ([200] if ready else [200, 503]))
             yield client
     finally:
         server.should_exit = True
@@ -43,46 +38,15 @@ def running(ready: bool = True, **settings: Any) -> Iterator[httpx.Client]:
         assert not thread.is_alive()
 
 
-def is_ready(client: httpx.Client) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return client.get("/v1/health").status_code == 200
-    return False
-
-
-def is_there(client: httpx.Client) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return client.get("/v1/health").status_code > 0
-    return False
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    """Until it holds; fails after so many seconds."""
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until `condition` holds; connections that fail count as "not yet". Fails after `seconds`."""
     end = time.monotonic() + seconds
-    while not condition():
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if condition():
+                return
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.02)
-
-
-def tried_by_schemathesis(client: httpx.Client) -> int:
-    """Ask all routes of the OpenAPI description for much that is odd; fails at an answer that isn't described."""
-    url = str(client.base_url)
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    load_all_checks()
-    checks = CHECKS.get_by_names(
-        ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
-    )
-    tried = 0
-    for operation in schema.get_all_operations():
-
-        @trying(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
-        @given(case=operation.ok().as_strategy())
-        def check(case: schemathesis.Case) -> None:
-            nonlocal tried
-            tried += 1
-            case.call_and_validate(base_url=url, checks=checks)
-
-        check()
-    return tried
 
 
 def main_of(*arguments: str) -> int:

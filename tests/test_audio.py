@@ -1,4 +1,4 @@
-"""Decoding: every format, in blocks, and every way in which a file can be bad."""
+"""Decoding: formats, resampling, bounded memory, and damaged files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import mmap
 import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -14,12 +15,16 @@ import pytest
 import soundfile
 
 from musicclass import audio
+from musicclass.audio_decoders import BLOCK_FRAMES
 from musicclass.config import AudioConfig
-from musicclass.errors import AudioError, DecodeError, InvalidSampleError, SilentError
+from musicclass.errors import DecodeError, InvalidSampleError, SilentError, TooShortError
 from tests.conftest import RATE, make_music, make_noise, make_tone
 
-BY_SOUNDFILE = {"wav": "PCM_16", "flac": "PCM_16", "mp3": None, "ogg": None, "aiff": "PCM_16", "au": "PCM_16"}
-BY_AV = {"m4a": "aac", "opus": "libopus", "wma": "wmav2", "wv": "wavpack", "mka": "flac", "caf": "pcm_s16le"}
+SOUNDFILE_FORMATS = ("wav", "flac", "mp3", "ogg", "aiff", "au")
+AV_FORMATS = {
+    "m4a": "aac", "opus": "libopus", "wma": "wmav2", "wv": "wavpack", "mka": "flac", "caf": "pcm_s16le",
+    "alac.m4a": "alac",
+}  # fmt: skip
 
 
 def encode(path: Path, samples: np.ndarray, rate: int, codec: str) -> Path:
@@ -41,36 +46,36 @@ def encode(path: Path, samples: np.ndarray, rate: int, codec: str) -> Path:
     return path
 
 
+def write_songs(folder: Path, suffixes: Iterable[str], seconds: float) -> dict[str, Path]:
+    """Music in each format, stereo where soundfile writes it."""
+    songs = {suffix: folder / f"song.{suffix}" for suffix in suffixes}
+    for suffix, path in songs.items():
+        rate = 48_000 if suffix == "opus" else 44_100
+        music = make_music(seconds, rate)
+        if suffix in AV_FORMATS:
+            encode(path, music, rate, AV_FORMATS[suffix])
+        else:
+            soundfile.write(path, np.stack([music, music], axis=1), rate)
+    return songs
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    folder, sound = tmp_path_factory.mktemp("formats"), make_music(6, 44_100)
-    made = {}
-    for ending, subtype in BY_SOUNDFILE.items():
-        made[ending] = folder / f"clip.{ending}"
-        soundfile.write(made[ending], np.stack([sound, sound], axis=1), 44_100, subtype=subtype)
-    for ending, codec in BY_AV.items():
-        rate = 48_000 if ending == "opus" else 44_100
-        made[ending] = encode(folder / f"clip.{ending}", make_music(6, rate), rate, codec)
-    made["alac.m4a"] = encode(folder / "clip.alac.m4a", sound, 44_100, "alac")
-    return made
+    return write_songs(tmp_path_factory.mktemp("formats"), [*SOUNDFILE_FORMATS, *AV_FORMATS], 6)
 
 
-@pytest.mark.parametrize("ending", [*BY_SOUNDFILE, *BY_AV, "alac.m4a"])
-def test_every_format_gives_the_same_music(files, ending):
-    sound, wanted = audio.load(files[ending], RATE), make_music(6)
+@pytest.mark.parametrize("suffix", [*SOUNDFILE_FORMATS, *AV_FORMATS])
+def test_all_formats_decode_to_the_same_spectrum(files, suffix):
+    sound, expected = audio.load(files[suffix], RATE), make_music(6)
     assert sound.dtype == np.float32 and sound.ndim == 1
-    assert abs(len(sound) - len(wanted)) < 0.1 * RATE
-    spectra = [np.abs(np.fft.rfft(x[: 5 * RATE], 8 * RATE))[: 8 * 4000] for x in (sound, wanted)]
+    assert abs(len(sound) - len(expected)) < 0.1 * RATE
+    spectra = [np.abs(np.fft.rfft(x[: 5 * RATE], 8 * RATE))[: 8 * 4000] for x in (sound, expected)]
     assert np.corrcoef(*spectra)[0, 1] > 0.95
 
 
-def test_a_file_at_the_models_rate_comes_out_bit_for_bit(wav):
-    sound = make_noise(10)
-    np.testing.assert_array_equal(audio.load(wav(sound), RATE), sound)
-
-
-def test_channels_are_averaged(wav):
-    left, right = make_noise(1, seed=1), make_noise(1, seed=2)
+def test_samples_at_the_models_rate_are_unchanged_and_channels_are_averaged(wav):
+    left, right = make_noise(2, seed=1), make_noise(2, seed=2)
+    np.testing.assert_array_equal(audio.load(wav(left), RATE), left)
     np.testing.assert_allclose(audio.load(wav(np.stack([left, right], 1)), RATE), (left + right) / 2, atol=1e-7)
 
 
@@ -78,192 +83,125 @@ def test_channels_are_averaged(wav):
 def test_resampling_keeps_pitch_and_length(wav, rate):
     sound = audio.load(wav(make_tone(440, 3, rate), rate), RATE)
     assert abs(len(sound) - 3 * RATE) <= 2
-    spectrum = np.abs(np.fft.rfft(sound))
-    assert abs(spectrum.argmax() * RATE / len(sound) - 440) < 1
+    assert abs(np.abs(np.fft.rfft(sound)).argmax() * RATE / len(sound) - 440) < 1
 
 
-def test_file_objects_are_as_good_as_paths(files):
-    for ending in ("mp3", "m4a", "flac"):
-        whole = audio.load(files[ending], RATE)
-        np.testing.assert_array_equal(audio.load(io.BytesIO(files[ending].read_bytes()), RATE), whole)
-        with files[ending].open("rb") as file:
-            np.testing.assert_array_equal(audio.load(file, RATE), whole)
+@pytest.mark.parametrize("suffix", ["mp3", "m4a", "flac"])
+def test_binary_files_decode_like_paths(files, suffix):
+    expected = audio.load(files[suffix], RATE)
+    with files[suffix].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        for source in (file, view, io.BytesIO(files[suffix].read_bytes())):
+            np.testing.assert_array_equal(audio.load(source, RATE), expected)
 
 
-def test_a_file_in_memory_whose_seek_tells_nothing(files):
-    with files["wav"].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        np.testing.assert_array_equal(audio.load(view, RATE), audio.load(files["wav"], RATE))
-
-
-def test_objects_that_are_no_audio_files_are_decode_errors(files):
+def test_invalid_sources_raise_decode_error_or_type_error(files):
     closed = files["wav"].open("rb")
     closed.close()
     for source, message in ((closed, "closed"), (io.BytesIO(b""), "empty"), (io.BytesIO(b"text"), "not audio")):
         with pytest.raises(DecodeError, match=message):
             audio.load(source, RATE)
     for source in (io.StringIO("text"), None, b"song.wav" * 9999, 3):
-        with pytest.raises(TypeError, match="needs a path or an open binary file") as caught:
+        with pytest.raises(TypeError, match="needs a path or an open binary file") as error:
             audio.load(source, RATE)
-        assert len(str(caught.value)) < 100
+        assert len(str(error.value)) < 100
 
 
-def test_reading_stops_at_the_limit(wav):
-    path = wav(make_noise(10))
+def test_blocks_are_bounded_and_reading_stops_at_max_seconds(wav):
+    path = wav(make_noise(30))
+    sizes = [len(block) for block in audio.stream(path, RATE)]
+    assert max(sizes) <= BLOCK_FRAMES < sum(sizes) == 30 * RATE
     assert len(audio.load(path, RATE, AudioConfig(max_seconds=2))) == 2 * RATE
 
 
-def test_blocks_are_bounded(wav):
-    sizes = [len(block) for block in audio.stream(wav(make_noise(20)), RATE)]
-    assert max(sizes) <= audio.BLOCK_FRAMES and sum(sizes) == 20 * RATE
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "aiff", "au", "m4a", "wma", "wv", "alac.m4a", "mka"])
+def test_truncated_files_raise_decode_error(files, tmp_path, suffix):
+    content = files[suffix].read_bytes()
+    for share in (0.0, 0.01, 0.3, 0.6, 0.9):
+        path = tmp_path / f"cut.{suffix}"
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(DecodeError, match=r"cut\."):
+            audio.load(path, RATE)
 
 
-@pytest.mark.parametrize("ending", ["wav", "flac", "mp3", "aiff", "au", "m4a", "wma", "wv", "alac.m4a", "mka"])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9])
-def test_cut_short_files_are_named(files, tmp_path, ending, share):
-    cut = tmp_path / f"cut.{ending}"
-    content = files[ending].read_bytes()
-    cut.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DecodeError, match=r"cut\."):
-        audio.load(cut, RATE)
-
-
-def test_an_mp3_without_length_is_read_to_its_end(files, tmp_path):
+@pytest.mark.parametrize("prefix", [b"", b"ID3\4\0\0\0\0\0\0", b"\0" * 300], ids=["nothing", "tag", "zeros"])
+def test_mp3_without_length_is_decoded_to_its_end(files, prefix):
     content = bytearray(files["mp3"].read_bytes())
     place = max(content.find(b"Xing"), content.find(b"Info"))
     assert place > 0
-    content[place : place + 4] = b"\0\0\0\0"
-    bare = tmp_path / "bare.mp3"
-    bare.write_bytes(bytes(content))
-    assert abs(len(audio.load(bare, RATE)) / RATE - 6) < 0.1
+    content[place : place + 4] = bytes(4)
+    assert abs(len(audio.load(io.BytesIO(prefix + content), RATE)) / RATE - 6) < 0.1
 
 
-@pytest.mark.parametrize("before", [b"", b"ID3\4\0\0\0\0\0\0", b"\0" * 300], ids=["nothing", "a tag", "zeros"])
-def test_an_mp3_without_length_is_read_whatever_stands_before_it(files, tmp_path, before):
-    content = bytearray(files["mp3"].read_bytes())
-    place = max(content.find(b"Xing"), content.find(b"Info"))
-    content[place : place + 4] = b"\0\0\0\0"
-    path = tmp_path / "odd.mp3"
-    path.write_bytes(before + bytes(content))
-    assert abs(len(audio.load(path, RATE)) / RATE - 6) < 0.1
-
-
-def test_a_damaged_stretch_of_an_mp3_is_passed_over(files, tmp_path):
+def test_mp3_with_few_damaged_frames_is_decoded(files):
     content = bytearray(files["mp3"].read_bytes())
     content[20_000:20_500] = bytes(500)
-    path = tmp_path / "scratched.mp3"
-    path.write_bytes(bytes(content))
-    assert abs(len(audio.load(path, RATE)) / RATE - 6) < 0.2
+    assert abs(len(audio.load(io.BytesIO(content), RATE)) / RATE - 6) < 0.2
 
 
-def test_flac_from_a_pipe_is_read_whole(files, tmp_path):
+def test_flac_of_unknown_length_is_decoded_to_its_end(files):
     content = bytearray(files["flac"].read_bytes())
     content[21] &= 0xF0  # STREAMINFO's 36 bits of the number of samples
     content[22:26] = bytes(4)
-    path = tmp_path / "pipe.flac"
-    path.write_bytes(bytes(content))
-    np.testing.assert_array_equal(audio.load(path, RATE), audio.load(files["flac"], RATE))
+    np.testing.assert_array_equal(audio.load(io.BytesIO(content), RATE), audio.load(files["flac"], RATE))
 
 
-def test_a_codec_that_nobody_knows(tmp_path):
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 8036, b"WAVE", b"fmt ", 16, 0x9999, 1, 8000, 8000, 1, 8, b"data", 8000
-    )
-    path = tmp_path / "strange.wav"
-    path.write_bytes(header + bytes(range(250)) * 32)
-    with pytest.raises(DecodeError, match="strange"):
+def wav_bytes(
+    samples: bytes, rate=8_000, codec=1, channels=1, bits=16, data: int | None = None, riff: int | None = None
+) -> bytes:
+    """A wav file with a given, possibly wrong, header; `data` and `riff` are the sizes of these chunks."""
+    data, riff = len(samples) if data is None else data, 36 + len(samples) if riff is None else riff
+    block = max(1, channels * bits // 8)
+    form = struct.pack("<IHHIIHH", 16, codec, channels, rate, (rate * block) & 0xFFFFFFFF, block & 0xFFFF, bits)
+    return b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + form + b"data" + struct.pack("<I", data) + samples
+
+
+NAN, INFINITE = make_noise(2), make_noise(2)
+NAN[1000], INFINITE[1000] = np.nan, np.inf
+BAD_FILES = {
+    "text.mp3": (b"not music\n" * 100, DecodeError, "not audio"),
+    "empty.mp3": (b"", DecodeError, "empty"),
+    "one_byte.mp3": (b"\xff", DecodeError, "not audio"),
+    "two_bytes.mp3": (b"\xff\xfb", DecodeError, "not audio"),
+    "jpeg.flac": (b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(500), DecodeError, "not audio"),
+    "zeros.raw": (bytes(1000), DecodeError, "not audio"),
+    "playlist.mp3": (b"#EXTM3U\n#EXTINF:1,\nother.wav\n", DecodeError, "not audio"),
+    "codec.wav": (wav_bytes(bytes(range(250)) * 64, codec=0x9999), DecodeError, "codec"),
+    "1_mhz.wav": (wav_bytes(bytes(4), rate=999_999), DecodeError, "999999 Hz"),
+    "2_khz.wav": ((make_noise(1), 2_000), DecodeError, "2000 Hz"),
+    "no_samples.wav": ((np.zeros(0), RATE), DecodeError, "no samples"),
+    "16_channels.wav": ((np.tile(make_noise(1)[:, None], 16), RATE), DecodeError, "16 channels"),
+    "short.wav": ((make_noise(0.5), RATE), TooShortError, "0.50 s"),
+    "silent.wav": ((np.zeros(RATE), RATE), SilentError, "silent"),
+    "nearly_silent.wav": ((make_noise(2) * 1e-6, RATE), SilentError, "silent"),
+    "nan.wav": ((NAN, RATE), InvalidSampleError, "NaN"),
+    "infinite.wav": ((INFINITE, RATE), InvalidSampleError, "infinite"),
+    "huge.wav": ((make_noise(2) * 1e30, RATE), InvalidSampleError, "huge"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_unusable_files_raise_errors_that_name_file_and_cause(tmp_path, name):
+    content, error, message = BAD_FILES[name]
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        soundfile.write(path, *content, subtype="FLOAT")
+    with pytest.raises(error, match=message) as raised:
         audio.load(path, RATE)
+    assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
 
 
-def bad_files(folder: Path) -> dict[str, tuple[Path, type[AudioError], str]]:
-    """Name -> (path, error, what its message says)."""
-
-    def put(name: str, content: bytes) -> Path:
-        (folder / name).write_bytes(content)
-        return folder / name
-
-    def sound(name: str, samples: np.ndarray, rate: int = RATE) -> Path:
-        soundfile.write(folder / name, samples, rate, subtype="FLOAT")
-        return folder / name
-
-    nan, infinite = make_noise(2), make_noise(2)
-    nan[1000], infinite[1000] = np.nan, np.inf
-    lying = struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36, b"WAVE", b"fmt ", 16, 1, 1, 999_999, 1_999_998, 2, 16, b"data", 4
-    )
-    (folder / "folder.wav").mkdir()
-    return {
-        "missing": (folder / "missing.wav", DecodeError, "no such file"),
-        "a folder": (folder / "folder.wav", DecodeError, "a folder without audio"),
-        "empty": (put("empty.mp3", b""), DecodeError, "empty"),
-        "text": (put("text.mp3", b"this is no music\n" * 100), DecodeError, "not audio"),
-        "one byte": (put("one.mp3", b"\xff"), DecodeError, "not audio"),
-        "two bytes": (put("two.mp3", b"\xff\xfb"), DecodeError, "not audio"),
-        "a picture": (put("picture.flac", b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(500)), DecodeError, "not audio"),
-        "raw": (put("noise.raw", bytes(1000)), DecodeError, "not audio"),
-        "a playlist": (put("list.mp3", b"#EXTM3U\n#EXTINF:1,\nother.wav\n"), DecodeError, "not audio"),
-        "no samples": (sound("none.wav", np.zeros(0)), DecodeError, "no sound"),
-        "silence": (sound("silent.wav", np.zeros(RATE)), SilentError, "silence"),
-        "almost silence": (sound("faint.wav", make_noise(2) * 1e-6), SilentError, "silence"),
-        "NaN": (sound("nan.wav", nan), InvalidSampleError, "NaN"),
-        "absurdly loud": (sound("loud.wav", make_noise(2) * 1e30), InvalidSampleError, "absurd"),
-        "infinite": (sound("infinite.wav", infinite), InvalidSampleError, "NaN, infinite"),
-        "16 channels": (sound("wide.wav", np.tile(make_noise(1)[:, None], 16)), DecodeError, "16 channels"),
-        "2 kHz": (sound("slow.wav", make_noise(1), 2_000), DecodeError, "2000 Hz"),
-        "1 MHz": (put("fast.wav", lying + bytes(4)), DecodeError, "999999 Hz"),
-    }
-
-
-NAMES = [
-    "missing", "a folder", "empty", "text", "one byte", "two bytes", "a picture", "raw", "a playlist", "no samples",
-    "silence", "almost silence", "absurdly loud", "NaN", "infinite", "16 channels", "2 kHz", "1 MHz",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_bad_files_say_what_is_wrong(tmp_path, name):
-    path, error, message = bad_files(tmp_path)[name]
-    with pytest.raises(error, match=message) as caught:
-        audio.load(path, RATE)
-    assert path.name in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_playlist_reads_no_other_file(wav, tmp_path):
-    other = wav(make_noise(2), name="other.wav")
-    for ending, text in {"mp3": "#EXTM3U\n{}\n", "wav": "ffconcat version 1.0\nfile {}\n"}.items():
-        trap = tmp_path / f"trap.{ending}"
-        trap.write_text(text.format(other.name))
-        with pytest.raises(DecodeError):
-            audio.load(trap, RATE)
+def test_paths_that_are_not_audio_files_are_named(tmp_path):
+    (tmp_path / "folder.wav").mkdir()
+    for message in ("missing.wav: no such file", "folder.wav: a folder without audio"):
+        with pytest.raises(DecodeError, match=message):
+            audio.load(tmp_path / message.partition(":")[0], RATE)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_no_permission(wav):
+def test_missing_permission_is_reported(wav):
     path = wav(make_noise(1))
     path.chmod(0)
     with pytest.raises(DecodeError, match="permission"):
         audio.load(path, RATE)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_named_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(DecodeError, match="not a regular file"):
-        audio.load(tmp_path / "pipe.wav", RATE)
-
-
-@pytest.mark.parametrize("ending", ["wav", "flac", "mp3", "ogg", "m4a", "wv"])
-def test_flipped_bytes_never_do_worse_than_an_error(files, tmp_path, ending):
-    rng = np.random.default_rng(0)
-    original = files[ending].read_bytes()
-    for number in range(15):
-        mutant = bytearray(original)
-        for place in rng.integers(0, min(len(mutant), 4096) if number % 2 else len(mutant), 8):
-            mutant[place] = rng.integers(256)
-        path = tmp_path / f"mutant.{ending}"
-        path.write_bytes(mutant)
-        try:
-            sound = audio.load(path, RATE)
-        except AudioError as error:
-            assert "mutant" in str(error)
-        else:
-            assert np.isfinite(sound).all()

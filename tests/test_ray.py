@@ -1,135 +1,68 @@
-"""The library on Ray and in remote stores: the very rows of the local run, whoever dies on the way."""
+"""The library on Ray and in remote stores: the rows of a local run, though workers are lost."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import json
 import os
 import shutil
-import signal
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet
 import pytest
 import soundfile
 
 from musicclass.config import FeatureConfig
 from musicclass.errors import DecodeError, LibraryError
-from musicclass.library import store
-from musicclass.library.journal import Journal
-from musicclass.library.run import Options, run
+from musicclass.library import ray_backend, remote
+from musicclass.library.results import ResultStore
+from musicclass.library.run import ScanOptions, run
+from tests import faulty_tasks
 from tests.conftest import make_music, make_noise
 
-ray = pytest.importorskip("ray", reason='needs Ray: pip install -e ".[dev]"')
-
-LOCAL, ON_RAY = Options(workers=2), Options(workers=2, ray="local")
+LOCAL, ON_RAY = ScanOptions(workers=2), ScanOptions(workers=2, ray="local")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Songs that can be heard, and files that can't."""
-    place, music = tmp_path_factory.mktemp("music"), make_music(20)
+    """Songs, and files without usable audio."""
+    folder, music = tmp_path_factory.mktemp("music"), make_music(20)
     for i in range(48):
-        soundfile.write(place / f"song {i:02}.flac", np.roll(music, 1000 * i), 22_050)
-    soundfile.write(place / "silent.wav", np.zeros(44_100), 22_050)
-    soundfile.write(place / "short.wav", make_noise(0.5), 22_050)
-    (place / "broken.mp3").write_bytes(b"not music at all" * 100)
+        soundfile.write(folder / f"song {i:02}.flac", np.roll(music, 1000 * i), 22_050)
+    soundfile.write(folder / "silent.wav", np.zeros(44_100), 22_050)
+    soundfile.write(folder / "short.wav", make_noise(0.5), 22_050)
+    (folder / "broken.mp3").write_bytes(b"not music at all" * 100)
     if os.name == "posix":
-        shutil.copy(place / "song 00.flac", os.fsdecode(os.fsencode(place) + b"/bad\xff.flac"))
-    return place
+        shutil.copy(folder / "song 00.flac", os.fsdecode(os.fsencode(folder) + b"/bad\xff.flac"))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def local(folder, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("local") / "genres.parquet"
-    run([str(folder)], out, LOCAL)
+    """The table of a local run."""
+    run([str(folder)], out := tmp_path_factory.mktemp("local") / "genres.parquet", LOCAL)
     return out
 
 
 @pytest.fixture(scope="module")
-def keys():
-    """What a store asks for; Ray's workers have the environment that Ray was started in."""
+def cluster():
+    ray = pytest.importorskip("ray", reason='needs Ray: pip install -e ".[dev]"')
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # Ray's workers inherit them
             patch.setenv(name, "x")
+        ray.init(num_cpus=3, log_to_driver=False, logging_level="error")
         yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def cluster(keys):
-    """A local Ray with several worker processes."""
-    ray.init(num_cpus=3, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
-
-
-def ray_workers() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter() if "ray::" in " ".join(_command(p))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def test_same_rows_though_a_worker_is_killed(folder, local, tmp_path, cluster):
-    out, killed = tmp_path / "genres.parquet", []
-
-    def kill_one() -> None:
-        journal = tmp_path / "genres.parquet.journal"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not killed:
-            busy = [p for p in ray_workers() if "map" in " ".join(_command(p)).lower()]
-            if journal.exists() and busy:
-                time.sleep(0.5)
-                victim = next((p for p in busy if p.is_running()), None)
-                if victim:
-                    os.kill(victim.pid, signal.SIGKILL)
-                    killed.append(victim.pid)
-            time.sleep(0.02)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    summary = run([str(folder)], out, ON_RAY)
-    killer.join()
-    assert killed, "there was a worker to kill"
-    assert out.read_bytes() == local.read_bytes()
-    assert summary.done_now == summary.files == 51 + (os.name == "posix")
-    assert run([str(folder)], out, ON_RAY).done_now == 0, "it goes on where it was"
-
-
-def test_a_decoder_that_crashes_on_ray_is_a_row(tmp_path, cluster, monkeypatch):
-    from musicclass.library import on_ray
-    from tests import hostile
-
-    monkeypatch.setattr(on_ray, "_make_decoder", hostile.make_decoder)
-    limits = (FeatureConfig(), False, 2, 4e8)
-    try:
-        for name, status in (("crash", "crashed"), ("hang", "timed out"), ("swell", "out of memory")):
-            assert on_ray._decode(*limits, {"path": name.encode()})["status"] == status
-    finally:
-        on_ray._decoder(*limits).__exit__()
-        on_ray._decoder.cache_clear()
-
-
-def test_a_ray_worker_serves_every_run_with_its_own_settings(folder):
-    from musicclass.library import on_ray
-
-    song, heard = os.fsencode(folder / "song 00.flac"), []
-    for features in (FeatureConfig(), FeatureConfig(n_mfcc=FeatureConfig().n_mfcc // 2)):
-        limits = (features, False, 60, 1e9)
-        heard.append(len(on_ray._decode(*limits, {"path": song})["windows"]))
-        on_ray._decoder(*limits).__exit__()
-    on_ray._decoder.cache_clear()
-    assert heard[0] == 2 * heard[1] > 0
-
-
-@pytest.fixture(scope="module")
-def bucket(folder, keys):
-    """The folder's files in an S3-compatible store on this machine."""
+def bucket(folder, cluster):
+    """The folder's files in an S3-compatible store on this machine; makes addresses."""
     server = pytest.importorskip("moto.server", reason='needs moto: pip install -e ".[dev]"').ThreadedMotoServer(port=0)
     server.start()
     _, port = server.get_host_and_port()
@@ -142,85 +75,117 @@ def bucket(folder, keys):
             client.upload_file(str(path), "music", f"all/{path.name}")
     client.put_object(Bucket="music", Key="all/deep/er/song.flac", Body=(folder / "song 01.flac").read_bytes())
     client.put_object(Bucket="music", Key="all/notes.txt", Body=b"no music")
-    yield f"?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
+    yield lambda place: f"s3://{place}?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
     server.stop()
 
 
-def address(bucket: str, place: str) -> str:
-    return f"s3://{place}{bucket}"
+# Remote stores
 
 
-def test_a_bucket_is_as_good_as_a_folder(folder, local, bucket, tmp_path):
-    import pyarrow.parquet
-
-    here = address(bucket, "music/all")
-    found = list(store.look_at(here))
-    assert [path for path, _, _ in found] == [
-        *sorted(path for path, _, _ in found if "deep" not in path),
-        address(bucket, "music/all/deep/er/song.flac"),
-    ]
-    assert all(size > 0 and at > 0 for _, size, at in found)
-    run([here], tmp_path / "genres.parquet", LOCAL)
-    rows = pyarrow.parquet.read_table(tmp_path / "genres.parquet").to_pylist()
-    wanted = {Path(row["path"]).name: row for row in pyarrow.parquet.read_table(local).to_pylist()}
-    assert len(rows) == len(found) == 52
-    for row in rows:
-        name = row["path"].partition("?")[0].rpartition("/")[2]
-        same = wanted["song 01.flac" if name == "song.flac" else name]
-        for column in set(row) - {"path", "modified", "error"}:
-            assert row[column] == same[column], (name, column)
-        assert bool(row["error"]) == bool(same["error"])
-
-
-def test_a_bucket_on_ray(bucket, tmp_path, cluster):
-    here = address(bucket, "music/all/deep")
-    run([here], tmp_path / "a.jsonl", LOCAL)
-    run([here], tmp_path / "b.jsonl", ON_RAY)
-    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    assert '"status": "ok"' in (tmp_path / "a.jsonl").read_text()
-
-
-def test_addresses_of_other_systems(folder, tmp_path):
-    (tmp_path / "100% or more?").mkdir()
-    shutil.copy(folder / "song 00.flac", tmp_path / "100% or more?" / "what? 50%.flac")
-    ((address, size, _),) = store.look_at(tmp_path.as_uri())
-    assert address == f"{tmp_path.as_uri()}/100%25 or more%3F/what%3F 50%25.flac"
-    with store.open_file(address) as file:
+def test_addresses_in_other_file_systems(tmp_path, wav):
+    wav(make_noise(2), name="100% or more?/what? 50%.wav")
+    top = tmp_path.as_uri()
+    ((address, size, modified),) = remote.scan(top)
+    assert address == f"{top}/100%25 or more%3F/what%3F 50%25.wav" and modified > 0
+    with remote.open_file(address) as file:
         assert len(file.read()) == size and file.name == address
-    assert store._split("hdfs://node:8020/a/b?x=1") == ("hdfs", "node:8020", "/a/b", "x=1")
-    assert store._address("hdfs://node:8020/a?x=1", "/a/c") == "hdfs://node:8020/a/c?x=1"
-    assert store._address("s3://music/a?x=1", "music/a/c") == "s3://music/a/c?x=1"
+    run([top], tmp_path / "genres.jsonl", ScanOptions(workers=1))
+    row = json.loads((tmp_path / "genres.jsonl").read_text())
+    assert (row["status"], row["file"]) == ("ok", address)
+    for base, path in (("hdfs://node:8020/a?x=1", "/a/c?"), ("s3://music/a?x=1", "music/a/c%")):
+        assert remote.parse(remote.address_of(base, path))[1] == path
+    assert remote.address_of("s3://music/a?x=1", "music/a/c%") == "s3://music/a/c%25?x=1"
+    with pytest.raises(LibraryError, match="not a kind of address"):
+        list(remote.scan("gopher://old/music"))
+    assert not remote.is_remote("/a/folder") and remote.is_remote("s3://music")
 
 
-def test_addresses_that_lead_nowhere(bucket, tmp_path):
+@pytest.mark.slow
+def test_bucket_gives_the_rows_of_a_folder(folder, local, bucket, tmp_path):
+    top = bucket("music/all")
+    listing = list(remote.scan(top))
+    files = [address for address, _, _ in listing]
+    assert files == [*sorted(file for file in files if "deep" not in file), bucket("music/all/deep/er/song.flac")]
+    assert all(size > 0 and modified > 0 for _, size, modified in listing)
+    run([top], tmp_path / "genres.parquet", LOCAL)
+    rows = pyarrow.parquet.read_table(tmp_path / "genres.parquet").to_pylist()
+    expected = {Path(row["file"]).name: row for row in pyarrow.parquet.read_table(local).to_pylist()}
+    assert len(rows) == len(listing) == 52
+    for row in rows:
+        name = row["file"].partition("?")[0].rpartition("/")[2]
+        same = expected["song 01.flac" if name == "song.flac" else name]
+        assert all(row[column] == same[column] for column in set(row) - {"file", "modified", "error"}), name
+        assert bool(row["error"]) == bool(same["error"])
+    song = bucket("music/all/song 01.flac")
+    assert [address for address, _, _ in remote.scan(song)] == [song]
     for place in ("music/none", "nobucket/all"):
         with pytest.raises(LibraryError, match=place):
-            list(store.look_at(address(bucket, place)))
-    with pytest.raises(LibraryError, match="no such kind"):
-        list(store.look_at("gopher://old/music"))
+            list(remote.scan(bucket(place)))
     with pytest.raises(DecodeError, match="can't be opened"):
-        store.open_file(address(bucket, "music/all/none.mp3"))
-    assert not store.is_remote("/a/folder") and store.is_remote("s3://music")
+        remote.open_file(bucket("music/all/none.mp3"))
 
 
-def test_one_object_is_an_address_too(bucket):
-    one = address(bucket, "music/all/song 01.flac")
-    assert [path for path, _, _ in store.look_at(one)] == [one]
+# Ray
 
 
-def test_an_interrupted_run_on_ray_keeps_what_is_done(folder, tmp_path, cluster, monkeypatch):
-    out, record, count = tmp_path / "genres.jsonl", Journal.record, 0
+@pytest.mark.slow
+def test_same_table_though_a_ray_worker_is_killed(folder, local, tmp_path, cluster):
+    out, killed = tmp_path / "genres.parquet", []
 
-    def interrupted(self, *arguments, **more):
+    def kill_a_worker() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for process in psutil.process_iter(["cmdline"]):
+                if "ray::Map" in " ".join(process.info["cmdline"] or ()):
+                    time.sleep(0.5)
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    summary = run([str(folder)], out, ON_RAY)
+    killer.join()
+    assert killed, "there was a worker to kill"
+    assert out.read_bytes() == local.read_bytes()
+    assert summary.processed == summary.files == 51 + (os.name == "posix")
+    assert run([str(folder)], out, ON_RAY).processed == 0
+
+
+@pytest.mark.slow
+def test_interrupted_run_on_ray_keeps_its_results(folder, tmp_path, cluster, monkeypatch):
+    out, record, count = tmp_path / "genres.jsonl", ResultStore.record, 0
+
+    def interrupt(self, *arguments):
         nonlocal count
         count += 1
         if count == 20:
             raise KeyboardInterrupt
-        record(self, *arguments, **more)
+        record(self, *arguments)
 
-    monkeypatch.setattr(Journal, "record", interrupted)
+    monkeypatch.setattr(ResultStore, "record", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run([str(folder)], out, ON_RAY)
     monkeypatch.undo()
     summary = run([str(folder)], out, ON_RAY)
-    assert summary.done_now == summary.files - 19
+    assert summary.processed == summary.files - 19
+
+
+@pytest.mark.slow
+def test_bucket_on_ray(bucket, tmp_path, cluster):
+    for name, options in (("local", LOCAL), ("ray", ON_RAY)):
+        run([bucket("music/all/deep")], tmp_path / f"{name}.jsonl", options)
+    assert (tmp_path / "local.jsonl").read_bytes() == (tmp_path / "ray.jsonl").read_bytes()
+    assert '"status": "ok"' in (tmp_path / "ray.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_failing_decoders_on_ray_are_rows_and_each_run_has_its_settings(folder, monkeypatch):
+    song = {"file": os.fsencode(folder / "song 00.flac")}
+    long, short = (ray_backend.extract(song, FeatureConfig(window_seconds=n), LOCAL).windows.shape[1] for n in (10, 5))
+    assert long == pytest.approx(2 * short, abs=2)
+    monkeypatch.setattr(ray_backend, "_make_extract_task", functools.partial(faulty_tasks.make_task, "", 0.0))
+    for name, status in (("crash", "crashed"), ("hang", "timeout"), ("swell", "out_of_memory")):
+        limited = ScanOptions(timeout=2, max_memory=4e8)
+        assert ray_backend.extract({"file": name.encode()}, FeatureConfig(), limited).status == status

@@ -1,22 +1,21 @@
-"""A plugin for beets (2.7 or later): the genres of tracks, as musicclass hears them, into beets' `genres`.
+"""A plugin for beets (2.7 or later): sets `genres` to the genres that musicclass predicts.
 
     plugins: musicclass
     musicclass:
         auto: yes            # at each import
-        mode: only missing   # or append, or replace: what happens to genres that are there
-        top: 1               # so many genres a track
-        min_confidence:      # by default, what is familiar to the model is told
+        mode: only missing   # or append, or replace: what happens to present genres
+        top: 1               # genres per track
+        min_confidence:      # by default, familiarity decides whether the genre is known
         model: gtzan
-        names:               # yours, for the model's
+        names:               # how genres are written
             hiphop: Hip-Hop
 
-`beet musicclass QUERY` does the same for tracks that are in the library; --pretend only shows it.
-An album without genres, or with `replace`, gets that of most of its tracks.
+`beet musicclass QUERY` does the same for tracks in the library; --pretend only shows the changes.
+An album without genres, or with mode `replace`, gets the most frequent first genre of its tracks.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -26,11 +25,10 @@ from beets import config, ui
 from beets.library import Album, Item
 from beets.plugins import BeetsPlugin
 
-from musicclass.bundle import load_bundle
 from musicclass.errors import MusicClassError
-from musicclass.library.run import Options, as_row, make_listener, usable_cores
-from musicclass.library.tags import Change, Left, Mode, Tagging, proposal
-from musicclass.library.workers import Pool
+from musicclass.library.run import ScanOptions, predict_files
+from musicclass.library.tags import Skipped, TagChange, TagMode, TagOptions, propose_change
+from musicclass.saved_model import load_model
 
 
 class MusicClassPlugin(BeetsPlugin):
@@ -38,51 +36,60 @@ class MusicClassPlugin(BeetsPlugin):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config.add(
-            {"auto": True, "mode": "only missing", "top": 1, "min_confidence": None, "model": "gtzan", "names": {}}
-        )
+        defaults = {
+            "auto": True,
+            "mode": "only missing",
+            "top": 1,
+            "min_confidence": None,
+            "model": "gtzan",
+            "names": {},
+        }
+        self.config.add(defaults)
         if self.config["auto"].get(bool):
             self.import_stages = [self.imported]
 
     def commands(self) -> list[ui.Subcommand]:
-        command = ui.Subcommand("musicclass", help="tell genres by how tracks sound")
-        command.parser.add_option("-p", "--pretend", action="store_true", help="show what would change, and leave it")
-        command.parser.add_option("-f", "--replace", action="store_true", help="put in place of genres that are there")
-        command.parser.add_option("-a", "--append", action="store_true", help="add to genres that are there")
+        command = ui.Subcommand("musicclass", help="predict the genres of tracks from their audio")
+        command.parser.add_option("-p", "--pretend", action="store_true", help="only show the changes")
+        command.parser.add_option("-f", "--replace", action="store_true", help="replace present genres")
+        command.parser.add_option("-a", "--append", action="store_true", help="add to present genres")
 
         def run(library: Any, options: Any, arguments: list[str]) -> None:
-            mode = Mode.replace if options.replace else Mode.append if options.append else self._mode()
-            changed = self._tell(library.items(arguments), mode, config["import"]["write"].get(bool), options.pretend)
+            mode = TagMode.replace if options.replace else TagMode.append if options.append else self._mode()
+            changed = self._set_genres(
+                library.items(arguments), mode, config["import"]["write"].get(bool), options.pretend
+            )
             for album in {item.album_id: item.get_album() for item in changed if item.album_id}.values():
-                self._tell_album(album, mode)
+                self._set_album_genre(album, mode)
 
         command.func = run
         return [command]
 
     def imported(self, session: Any, task: Any) -> None:
-        """At an import: into the library alone, as the files are still the originals; beets writes its copies later."""
+        """At import, only the library changes, as the files are still the originals; beets tags its copies later."""
         mode = self._mode()
-        self._tell(task.imported_items(), mode, write=False)
+        self._set_genres(task.imported_items(), mode, write=False)
         if task.is_album:
-            self._tell_album(task.album, mode)
+            self._set_album_genre(task.album, mode)
 
-    def _mode(self) -> Mode:
-        return Mode(self.config["mode"].as_choice([mode.value for mode in Mode]))
+    def _mode(self) -> TagMode:
+        return TagMode(self.config["mode"].as_choice([mode.value for mode in TagMode]))
 
-    def _tell(self, items: Iterable[Item], mode: Mode, write: bool, pretend: bool = False) -> list[Item]:
-        """Set genres in beets' library and, with `write`, in tags; returns the items that it changed."""
-        found = {os.fsdecode(item.path): item for item in items if mode is not Mode.only_missing or not item.genres}
+    def _set_genres(self, items: Iterable[Item], mode: TagMode, write: bool, pretend: bool = False) -> list[Item]:
+        """Set genres in beets' library and, with `write`, in tags; returns the changed items."""
+        by_path = {
+            os.fsdecode(item.path): item for item in items if mode is not TagMode.only_missing or not item.genres
+        }
         changed = []
         try:
-            for path, change in self._changes(found, mode):
-                if isinstance(change, Left):
-                    self._log.info("{}", change.why)
+            for path, change in self._changes(by_path, mode):
+                if isinstance(change, Skipped):
+                    self._log.info("{}", change.reason)
                     continue
-                item = found[path]
-                before, now = ", ".join(change.before) or "none", ", ".join(change.after)
-                self._log.info("{}: {} -> {}", item, before, now)
+                item, message = by_path[path], f"{', '.join(change.before) or 'none'} -> {', '.join(change.after)}"
+                self._log.info("{}: {}", item, message)
                 if pretend:
-                    ui.print_(f"{item}: {before} -> {now}")
+                    ui.print_(f"{item}: {message}")
                     continue
                 item.genres = list(change.after)
                 item.try_sync(write=write, move=False)
@@ -91,22 +98,17 @@ class MusicClassPlugin(BeetsPlugin):
             raise ui.UserError(f"musicclass: {error}") from None
         return changed
 
-    def _changes(self, items: dict[str, Item], mode: Mode) -> Iterator[tuple[str, Change | Left]]:
-        settings = self.config
-        bundle = load_bundle(settings["model"].as_str())
-        names = {genre: str(name) for genre, name in settings["names"].get(dict).items()}
-        tagging = Tagging(mode, settings["top"].get(int), settings["min_confidence"].get(), names)
-        listener = functools.partial(make_listener, str(bundle.path))
-        limits = Options()
-        with Pool(listener, max(1, min(usable_cores(), len(items))), limits.timeout, limits.max_memory) as pool:
-            for path, value in pool.map(items):
-                row = as_row(path, value, bundle.name)
-                yield path, proposal(path, row, tuple(items[path].genres or ()), bundle, tagging)
+    def _changes(self, items: dict[str, Item], mode: TagMode) -> Iterator[tuple[str, TagChange | Skipped]]:
+        model = load_model(self.config["model"].as_str())
+        names = {genre: str(name) for genre, name in self.config["names"].get(dict).items()}
+        tagging = TagOptions(mode, self.config["top"].get(int), self.config["min_confidence"].get(), names)
+        for path, row in predict_files(items, len(items), ScanOptions(model=str(model.path)), model):
+            yield path, propose_change(path, row, tuple(items[path].genres or ()), model, tagging)
 
-    def _tell_album(self, album: Album, mode: Mode) -> None:
-        if album.genres and mode is not Mode.replace:
+    def _set_album_genre(self, album: Album, mode: TagMode) -> None:
+        if album.genres and mode is not TagMode.replace:
             return
-        told = Counter(genre for item in album.items() for genre in (item.genres or ())[:1])
-        if told:
-            album.genres = [told.most_common(1)[0][0]]
+        genres = Counter(genre for item in album.items() for genre in (item.genres or ())[:1])
+        if genres:
+            album.genres = [genres.most_common(1)[0][0]]
             album.store(inherit=False)

@@ -1,62 +1,39 @@
-"""musicclass tells the genre of music.
+"""Music genre classification, per track and per segment.
 
-    from musicclass import Classifier
-    prediction = Classifier.load().predict("song.mp3")
-    print(prediction.genre, prediction.confidence)
-
-Nothing heavy is imported until it is used.
+from musicclass import Classifier
+prediction = Classifier.load().predict("song.mp3")
+print(prediction.genre, prediction.confidence)
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from musicclass.config import AudioConfig, AugmentConfig, Config, FeatureConfig, ModelConfig, TrainConfig
+from musicclass.errors import AudioError, ConfigError, DatasetError, LibraryError, ModelError, MusicClassError
+from musicclass.prediction import Prediction, Segment
+
 if TYPE_CHECKING:
-    from musicclass.bundle import Bundle, load_bundle
     from musicclass.classifier import Classifier
-    from musicclass.config import AudioConfig, Config, FeatureConfig, ModelConfig, TrainConfig
-    from musicclass.errors import AudioError, BundleError, ConfigError, DatasetError, LibraryError, MusicClassError
-    from musicclass.prediction import Prediction, Segment
+    from musicclass.saved_model import SavedModel, load_model
 
 __version__ = "0.1.0"
+__all__ = [
+    "AudioConfig", "AudioError", "AugmentConfig", "Classifier", "Config", "ConfigError", "DatasetError",
+    "FeatureConfig", "LibraryError", "ModelConfig", "ModelError", "MusicClassError", "Prediction", "SavedModel",
+    "Segment", "TrainConfig", "load_model",
+]  # fmt: skip
 
-# onnxruntime keeps an id of the device and reports to its makers unless one of these says no before it loads (which
-# one, depends on its release). What people listen to is nobody else's business.
+# Before onnxruntime is imported: no device id and no usage reports. Releases differ in the variable they read.
 for _name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
     os.environ.setdefault(_name, "1")
 
-_HOME = {
-    "Bundle": "bundle",
-    "load_bundle": "bundle",
-    "Classifier": "classifier",
-    "AudioConfig": "config",
-    "Config": "config",
-    "FeatureConfig": "config",
-    "ModelConfig": "config",
-    "TrainConfig": "config",
-    "AudioError": "errors",
-    "BundleError": "errors",
-    "ConfigError": "errors",
-    "DatasetError": "errors",
-    "LibraryError": "errors",
-    "MusicClassError": "errors",
-    "Prediction": "prediction",
-    "Segment": "prediction",
-}
-__all__ = [
-    "AudioConfig", "AudioError", "Bundle", "BundleError", "Classifier", "Config", "ConfigError", "DatasetError",
-    "FeatureConfig", "LibraryError", "ModelConfig", "MusicClassError", "Prediction", "Segment", "TrainConfig",
-    "load_bundle",
-]  # fmt: skip
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    """Import modules that need NumPy on first use, so that `import musicclass` and `--help` are light."""
+    from importlib import import_module
+
+    if name not in __all__:
         raise AttributeError(f"module 'musicclass' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"musicclass.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return getattr(import_module("musicclass.classifier"), name)

@@ -1,7 +1,7 @@
-"""`python -m musicclass` is `musicclass`."""
+"""Makes `python -m musicclass` the same as `musicclass`."""
 
 import sys
 
-from musicclass.cli import main
+from musicclass.cli.app import main
 
 sys.exit(main())

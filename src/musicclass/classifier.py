@@ -1,199 +1,140 @@
-"""File or waveform -> Prediction. This is the whole way, one line for each step:
+"""Audio -> Prediction: the whole pipeline, step by step.
 
-hear: audio.stream -> features.log_mel_of_blocks -> track_windows -> Heard
-tell: Heard -> network -> confidence -> Prediction
+audio.stream             file -> mono samples at 22,050 Hz
+features.log_mel         samples -> log-mel frames
+windows.extract_windows  both of these, then frames -> normalized windows of 10 s
+Classifier.score         windows -> MFCCs -> network -> calibrated probabilities and familiarity (model.onnx)
+Classifier.predict       all of these -> Prediction
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from musicclass import audio
-from musicclass.bundle import Bundle, load_bundle
-from musicclass.confidence import Floats, Told, is_known
-from musicclass.config import AudioConfig, FeatureConfig
-from musicclass.errors import SilentError
-from musicclass.features import Array, highest_frequency, log_mel_of_blocks, mfcc, scale_window, window_starts
-from musicclass.prediction import UNKNOWN, Prediction, Segment
-
-if TYPE_CHECKING:
-    from musicclass.explain import Explanation
-
-BATCH = 32  # windows at once; a constant, so that an answer never depends on what else is asked
-FAST_WINDOWS = 4  # of a track that is heard in parts
+from musicclass.config import AudioConfig
+from musicclass.explain import Explanation, explain
+from musicclass.features import Array, log_mel_with_duration
+from musicclass.prediction import UNKNOWN, Prediction, Segment, is_in_distribution
+from musicclass.saved_model import SavedModel, load_model
+from musicclass.windows import TrackWindows, check_sound, extract_windows, windows_of_track
 
 
-class Heard(NamedTuple):
-    """What a model asks about a track."""
+class TrackScores(NamedTuple):
+    """The outputs of model.onnx for one track."""
 
-    windows: Array  # (n_windows, n_frames, n_mfcc), MFCCs; all zeros where it is silent
-    times: Floats  # (n_windows, 2), the part of the time line in seconds that each window tells
-    duration: float  # seconds
+    probabilities: Array  # (n_genres,), calibrated; they sum to 1
+    familiarity: float  # in-distribution score, 0 to 1
+    window_probabilities: Array  # (n_windows, n_genres); all zeros for silent windows
+    window_familiarity: Array  # (n_windows,)
 
 
 class Classifier:
-    """Tells the genre of tracks, one at a time; may be used from several threads."""
+    """Predicts the genre of tracks. Thread-safe."""
 
-    def __init__(self, bundle: Bundle, limits: AudioConfig | None = None, min_confidence: float | None = None):
+    def __init__(self, model: SavedModel, limits: AudioConfig | None = None, min_confidence: float | None = None):
         if min_confidence is not None and not 0 <= min_confidence <= 1:
             raise ValueError(f"min_confidence must be between 0 and 1, not {min_confidence}")
-        self.bundle = bundle
-        self.min_confidence = min_confidence
-        self.genres = bundle.genres
+        self.model = model
+        self.genres = model.genres
         self.limits = limits or AudioConfig()
-        self._session = bundle.session()
-        self._input = self._session.get_inputs()[0].name
+        self.min_confidence = min_confidence
+        self._session = model.create_session()
 
     @classmethod
     def load(
         cls, source: str | Path = "gtzan", limits: AudioConfig | None = None, min_confidence: float | None = None
     ) -> Classifier:
-        """The classifier of a bundle's folder, or of one that ships, by its name. Raises BundleError.
+        """Load a saved model from its folder, or a pretrained model by its name. Raises ModelError.
 
-        A genre is unknown where the music is less familiar than 0.5, or, with `min_confidence`, where confidence is
-        below that; 0 always names one. Raises ValueError for one that isn't between 0 and 1.
+        Predictions are "unknown" where familiarity is below 0.5 or, with `min_confidence`, where confidence is below
+        that instead: 0 always predicts a genre. Raises ValueError if it is not between 0 and 1.
         """
-        return cls(load_bundle(source), limits, min_confidence)
+        return cls(load_model(source), limits, min_confidence)
 
-    def predict(self, source: audio.Source, fast: bool = False) -> Prediction:
-        """The genre of a file, by its path or as an open binary file.
+    def predict(self, source: audio.Source, sampled: bool = False) -> Prediction:
+        """Predict the genre of a file, given by its path or as an open binary file.
 
-        With `fast`, of a long track only a few windows are decoded, where its format allows that. Raises AudioError
-        (see errors.py) when it can't be used.
+        With `sampled`, only a few windows of a long track are decoded, where its format allows seeking. Raises
+        AudioError (see errors.py) when the file can't be used.
         """
-        heard = hear(source, self.bundle.features, self.limits, fast)
-        return self.tell(heard, audio.source_name(source), _path(source))
+        track = extract_windows(source, self.model.features, self.limits, sampled)
+        return self.predict_windows(track, _file_name(source))
 
-    def explain(self, source: audio.Source, genre: str | None = None) -> Explanation:
-        """Which seconds and frequencies of a file its best guess, or another `genre`, rests on; with the prediction.
+    def predict_windows(self, track: TrackWindows, file: str | None = None) -> Prediction:
+        """Predict the genre of a track's windows, not all of which are silent."""
+        scores = self.score(track.windows)
+        order = np.argsort(-scores.probabilities, kind="stable")
+        probabilities = {self.genres[i]: float(scores.probabilities[i]) for i in order}
+        top_genre, confidence = next(iter(probabilities.items()))
+        times = track.times.round(6).tolist()
+        rows = zip(times, scores.window_probabilities, scores.window_familiarity.tolist(), strict=True)
+        return Prediction(
+            file=file,
+            genre=self._genre(top_genre, confidence, scores.familiarity),
+            top_genre=top_genre,
+            confidence=confidence,
+            familiarity=scores.familiarity,
+            probabilities=probabilities,
+            duration=track.duration,
+            segments=tuple(self._segment(start, end, row, familiarity) for (start, end), row, familiarity in rows),
+            model=self.model.name,
+        )
 
-        Raises AudioError as `predict` does, and ValueError for a genre that the model doesn't know.
-        """
-        from musicclass.explain import explain
+    def score(self, windows: Array) -> TrackScores:
+        """Run model.onnx on the log-mel windows (n_windows, n, n_mels_kept) of a track."""
+        outputs = self._session.run(list(TrackScores._fields), {"windows": windows})
+        return TrackScores(outputs[0], float(outputs[1]), outputs[2], outputs[3])
 
-        if genre is not None and genre not in self.genres:
-            raise ValueError(f"{self.bundle.name} doesn't know {genre!r}; it knows {', '.join(self.genres)}")
-        frames, duration = _log_mel_of_file(source, self.bundle.features, self.limits)
-        told = self.predict_log_mel(frames, duration, audio.source_name(source), _path(source))
-        return explain(self, frames, told, genre)
+    def _segment(self, start: float, end: float, row: Array, familiarity: float) -> Segment:
+        if not row.any():
+            return Segment(start, end, genre=None, top_genre=None, confidence=0.0, familiarity=0.0, probabilities={})
+        top_genre, confidence = self.genres[int(row.argmax())], float(row.max())
+        probabilities = dict(zip(self.genres, row.tolist(), strict=True))
+        genre = self._genre(top_genre, confidence, familiarity)
+        return Segment(start, end, genre, top_genre, confidence, familiarity, probabilities)
+
+    def _genre(self, top_genre: str, confidence: float, familiarity: float) -> str:
+        return top_genre if is_in_distribution(familiarity, confidence, self.min_confidence) else UNKNOWN
 
     def predict_waveform(self, waveform: npt.NDArray[np.floating], sample_rate: int) -> Prediction:
-        """The genre of a waveform (n,) or (n, channels), floating point within -1..1, at `sample_rate` (Hz).
+        """Predict the genre of a waveform (n,) or (n, channels), floating point in [-1, 1], at `sample_rate` (Hz).
 
         Raises AudioError as `predict` does, and ValueError for samples that aren't floating point.
         """
-        waveform = np.asarray(waveform)
-        if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
-            raise ValueError(f"needs floats of shape (n,) or (n, channels), not {waveform.dtype} {waveform.shape}")
-        cuts = range(0, len(waveform), audio.BLOCK_FRAMES)
-        blocks = (waveform[start : start + audio.BLOCK_FRAMES].astype(np.float32) for start in cuts)
-        name, features = "<waveform>", self.bundle.features
-        up_to = highest_frequency(features)
-        heard = audio.resample(blocks, sample_rate, features.sample_rate, name, self.limits, up_to)
-        frames, duration = log_mel_of(heard, features)
-        return self.predict_log_mel(frames, duration, name)
+        features = self.model.features
+        blocks = audio.stream_waveform(waveform, sample_rate, features.sample_rate, self.limits)
+        return self.predict_log_mel(*log_mel_with_duration(blocks, features))
 
-    def predict_log_mel(self, frames: Array, duration: float, name: str, file: str | None = None) -> Prediction:
-        """The genre of log-mel frames (n_frames, n_bands), in dB, of `duration` seconds; `name` is for messages."""
-        return self.tell(whole_track(frames, duration, self.bundle.features), name, file)
+    def predict_log_mel(self, frames: Array, duration: float, file: str | None = None) -> Prediction:
+        """Predict the genre of a track's log-mel frames (n_frames, n_mels_kept) in dB. Raises SilentError."""
+        return self.predict_windows(check_sound(windows_of_track(frames, duration, self.model.features)), file)
 
-    def tell(self, heard: Heard, name: str, file: str | None = None) -> Prediction:
-        """The genre of what `hear` has heard; `name` is for messages. Raises SilentError."""
-        sounds = np.array([window.any() for window in heard.windows])
-        if not sounds.any():
-            raise SilentError(f"{name}: nothing but silence; check how it was recorded or exported")
-        windows = heard.windows[sounds]
-        logits = self.logits(windows)
-        told = self.bundle.confidence.track(windows, logits)
-        order = np.argsort(-told.probabilities, kind="stable")
-        ranked = {self.genres[i]: float(told.probabilities[i]) for i in order}
-        guess = next(iter(ranked))
-        return Prediction(
-            file=file,
-            genre=self._named(guess, told.confidence, told.familiarity),
-            best_guess=guess,
-            confidence=told.confidence,
-            familiarity=told.familiarity,
-            probabilities=ranked,
-            duration=heard.duration,
-            segments=tuple(self._segments(heard.times, sounds, told)),
-            model=self.bundle.name,
-        )
+    def explain(self, source: audio.Source, genre: str | None = None) -> Explanation:
+        """Predict the genre of a file, and find the times and frequencies that its top genre, or `genre`, depends on.
 
-    def _named(self, guess: str, confidence: float, familiarity: float) -> str:
-        return guess if is_known(familiarity, confidence, self.min_confidence) else UNKNOWN
+        Raises AudioError as `predict` does, and ValueError if the model doesn't have that genre.
+        """
+        if genre is not None and genre not in self.genres:
+            raise ValueError(f"{self.model.name} has no genre {genre!r}; it has {', '.join(self.genres)}")
+        features = self.model.features
+        frames, duration = log_mel_with_duration(audio.stream(source, features.sample_rate, self.limits), features)
+        prediction = self.predict_log_mel(frames, duration, _file_name(source))
+        return self.explain_log_mel(frames, prediction, genre)
 
-    def probabilities(self, windows: Array) -> Floats:
-        """Calibrated probabilities (n_windows, n_genres) of MFCC windows (n_windows, n_frames, n_mfcc)."""
-        return self.bundle.confidence.probabilities(self.logits(windows))
-
-    def logits(self, windows: Array) -> Array:
-        """The network's answers (n_windows, n_genres) to MFCC windows (n_windows, n_frames, n_mfcc)."""
-        batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
-        return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in batches])
-
-    def _segments(self, times: Floats, sounds: npt.NDArray[np.bool_], told: Told) -> Iterator[Segment]:
-        rows = zip(told.by_window, told.familiar.tolist(), told.sure.tolist(), strict=True)
-        for (start, end), sounding in zip(times.tolist(), sounds, strict=True):
-            if not sounding:
-                yield Segment(start, end, genre=None, best_guess=None, confidence=0.0, probabilities={})
-                continue
-            row, familiarity, confidence = next(rows)
-            guess = self.genres[int(row.argmax())]
-            shares = dict(zip(self.genres, map(float, row), strict=True))
-            yield Segment(start, end, self._named(guess, confidence, familiarity), guess, confidence, shares)
+    def explain_log_mel(self, frames: Array, prediction: Prediction, genre: str | None = None) -> Explanation:
+        """`explain` for log-mel frames (n_frames, n_mels_kept) in dB and their prediction."""
+        index = self.genres.index(genre or prediction.top_genre)
+        return explain(
+            lambda windows: self.score(windows).window_probabilities[:, index],
+            frames, prediction, genre or prediction.top_genre, self.model.features,
+        )  # fmt: skip
 
 
-def hear(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None, fast: bool = False) -> Heard:
-    """What a model asks about a file; with `fast`, a few windows of it, spread evenly. Raises AudioError."""
-    if fast and (parts := audio.excerpts(source, features, FAST_WINDOWS, limits)):
-        windows = [log_mel_of([part], features)[0][: features.window_frames] for _, part in parts.found]
-        times = np.array([(start, start + features.window_seconds) for start, _ in parts.found])
-        return Heard(np.concatenate([track_windows(window, features) for window in windows]), times, parts.duration)
-    return whole_track(*_log_mel_of_file(source, features, limits), features)
-
-
-def whole_track(frames: Array, duration: float, features: FeatureConfig) -> Heard:
-    """Log-mel frames (n_frames, n_bands) of `duration` seconds as windows, each of which tells an equal part."""
-    windows = track_windows(frames, features)
-    starts = np.arange(len(windows)) * (duration / len(windows))
-    ends = np.arange(1, len(windows) + 1) * (duration / len(windows))
-    return Heard(windows, np.stack([starts, ends], axis=1), duration)
-
-
-def _path(source: audio.Source) -> str:
+def _file_name(source: audio.Source) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else audio.source_name(source)
-
-
-def _log_mel_of_file(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None) -> tuple[Array, float]:
-    return log_mel_of(audio.stream_for(source, features, limits), features)
-
-
-def log_mel_of(blocks: Iterable[Array], features: FeatureConfig) -> tuple[Array, float]:
-    """Log-mel frames (n_frames, n_bands) of blocks (n,), and the seconds that these last."""
-    samples = 0
-
-    def counted() -> Iterator[Array]:
-        nonlocal samples
-        for block in blocks:
-            samples += len(block)
-            yield block
-
-    frames = log_mel_of_blocks(counted(), features)
-    return frames, samples / features.sample_rate
-
-
-def track_windows(frames: Array, config: FeatureConfig) -> Array:
-    """The windows that a track's log-mel frames (n_frames, n_bands) are heard in, as MFCCs.
-
-    Shape (n_windows, n, n_mfcc), with n = config.window_frames, or n_frames where that is less.
-    Silent windows (nothing within top_db of what is around them) are all zeros.
-    """
-    scaled = (scale_window(frames, start, config) for start in window_starts(len(frames), config))
-    return np.stack([mfcc(window if np.ptp(window) else np.zeros_like(window), config.n_mfcc) for window in scaled])

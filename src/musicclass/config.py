@@ -1,30 +1,59 @@
-"""Every setting, with its unit. Frozen; read from and written to TOML and JSON; typos are refused."""
+"""Settings, with their units and ranges.
+
+Sections are frozen dataclasses, read from TOML or JSON; unknown names, wrong types and values out of range are errors.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import json
-import math
 import tomllib
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from musicclass.errors import ConfigError
 
 T = TypeVar("T")
+CONFIGS = Path(__file__).parent / "configs"
 
 
-def _check(holds: bool, message: str) -> None:
-    if not holds:
+def setting(default: Any, allowed: str | tuple[Any, ...] = (False, True)) -> Any:
+    """A field of a section, whose value (or each of its values) is in the interval, or one of the values, `allowed`."""
+    return field(default=default, metadata={"allowed": allowed})
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
         raise ConfigError(message)
 
 
 @dataclass(frozen=True)
+class Section:
+    """Checks its fields when it is made."""
+
+    NAME: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value, name, allowed = getattr(self, item.name), f"{self.NAME}.{item.name}", item.metadata["allowed"]
+            if isinstance(allowed, tuple):
+                _check(value in allowed, f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
+            else:
+                values = value if isinstance(value, tuple) else (value,)
+                _check(all(_is_in(x, allowed) for x in values), f"{name} must be in {allowed}, not {value}")
+
+
+def _is_in(value: float, interval: str) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    return above and (value <= high if interval[-1] == "]" else value < high)
+
+
+@dataclass(frozen=True)
 class AudioConfig:
-    """What is accepted from a file. Headers lie, so each limit holds for what is really decoded."""
+    """Limits on an audio file. They apply to what is decoded, as headers can't be trusted."""
 
     max_seconds: float = 7200.0  # the rest of a longer file is not read
     max_channels: int = 8
@@ -33,34 +62,31 @@ class AudioConfig:
 
 
 @dataclass(frozen=True)
-class FeatureConfig:
-    """From waveform to MFCC. The first seven fields decide the log-mel frames, the rest what is made of them."""
+class FeatureConfig(Section):
+    """From waveform to MFCC. The first seven fields determine the log-mel frames."""
 
-    sample_rate: int = 22_050  # Hz
-    n_fft: int = 2048  # samples in a frame
-    hop_length: int = 914  # samples from one frame to the next
-    n_mels: int = 128  # bands of the mel filter bank
-    n_bands: int = 112  # the lowest of them that are kept: up to 7.2 kHz, which nearly any encoder keeps
-    fmin: float = 0.0  # Hz
-    fmax: float = 11_025.0  # Hz
+    NAME: ClassVar[str] = "features"
+    sample_rate: int = setting(22_050, "[1, inf)")  # Hz
+    n_fft: int = setting(2048, "[2, inf)")  # samples in a frame
+    hop_length: int = setting(914, "[1, inf)")  # samples; the only published frames of all of GTZAN are this far apart
+    n_mels: int = setting(128, "[1, inf)")  # bands of the mel filter bank
+    n_mels_kept: int = setting(112, "[1, inf)")  # the lowest of them: up to 7.2 kHz, below most encoders' low-pass
+    fmin: float = setting(0.0, "[0, inf)")  # Hz
+    fmax: float = setting(11_025.0, "(0, inf)")  # Hz
 
-    top_db: float = 80.0  # the floor, in dB below the maximum
-    scale_seconds: float = 30.0  # the stretch around a window that sets the maximum
-    n_mfcc: int = 64
-    window_seconds: float = 10.0  # what the network hears at once
+    top_db: float = setting(80.0, "(0, inf)")  # dB from the maximum down to the floor
+    norm_seconds: float = setting(30.0, "[1, inf)")  # the context of a window that determines the maximum
+    n_mfcc: int = setting(64, "[1, inf)")
+    window_seconds: float = setting(10.0, "[1, inf)")  # the network's input
 
     def __post_init__(self) -> None:
-        _check(self.sample_rate > 0 and self.n_fft > 0, "features.n_fft and .sample_rate must be positive")
-        _check(0 < self.hop_length <= self.n_fft, "features.hop_length must be between 1 and n_fft")
-        _check(0 < self.n_bands <= self.n_mels, "features.n_bands must be between 1 and n_mels")
-        _check(0 < self.n_mfcc <= self.n_bands, "features.n_mfcc must be between 1 and n_bands")
-        _check(
-            0 <= self.fmin < self.fmax <= self.sample_rate / 2,
-            f"features.fmin and .fmax must rise from 0 to at most half the sample rate, {self.sample_rate / 2:g} Hz",
-        )
-        _check(self.top_db > 0, "features.top_db must be positive")
-        _check(self.window_seconds >= 1, "features.window_seconds must be at least 1")
-        _check(self.scale_seconds >= self.window_seconds, "features.scale_seconds must be at least window_seconds")
+        super().__post_init__()
+        _check(self.hop_length <= self.n_fft, "features.hop_length must be at most n_fft")
+        _check(self.n_mels_kept <= self.n_mels, "features.n_mels_kept must be at most n_mels")
+        _check(self.n_mfcc <= self.n_mels_kept, "features.n_mfcc must be at most n_mels_kept")
+        nyquist = self.sample_rate / 2
+        _check(self.fmin < self.fmax <= nyquist, f"features.fmax must be above fmin, and at most {nyquist:g} Hz")
+        _check(self.norm_seconds >= self.window_seconds, "features.norm_seconds must be at least window_seconds")
 
     @property
     def frames_per_second(self) -> float:
@@ -71,225 +97,156 @@ class FeatureConfig:
         return round(self.window_seconds * self.frames_per_second)
 
     @property
-    def scale_frames(self) -> int:
-        return round(self.scale_seconds * self.frames_per_second)
+    def norm_frames(self) -> int:
+        return round(self.norm_seconds * self.frames_per_second)
 
     def log_mel_settings(self) -> dict[str, Any]:
-        """The settings that log-mel frames depend on: equal ones mean interchangeable frames."""
-        names = ("sample_rate", "n_fft", "hop_length", "n_mels", "n_bands", "fmin", "fmax")
-        return {name: getattr(self, name) for name in names}
-
-
-NETWORKS = ("cnn_lstm+statistics", "cnn_lstm", "statistics", "student")
+        """The settings that log-mel frames depend on: equal settings give interchangeable frames."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)[:7]}
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The network. One entry of `filters`, `time_pool` and `band_pool` for each convolution block."""
+class ModelConfig(Section):
+    """The network. `filters`, `time_pool` and `freq_pool` have one entry for each convolution block."""
 
-    network: str = "cnn_lstm+statistics"  # or one of them, or "student", which this project grew from
-    subtract_mean: bool = False  # of each MFCC over the window: what an equaliser adds (Furui 1981)
-    unmix_bands: int = 64  # bands that the first layer turns the MFCCs back into; 0: none
-    stem: tuple[int, ...] = (9, 8)  # frames and bands a filter of the first block spans, in steps of its pool
-    filters: tuple[int, ...] = (32, 64, 64, 96)
-    time_pool: tuple[int, ...] = (4, 2, 2, 1)
-    band_pool: tuple[int, ...] = (4, 2, 2, 4)
-    squeeze: bool = True  # each block weighs its channels by what the whole window is like (Hu et al. 2018)
-    lstm_units: int = 64
-    lstm_layers: int = 1
-    bidirectional: bool = True
-    summary: str = "attention"  # of the LSTM's steps: "last", "mean" or "attention"
-    dropout: float = 0.3
-    shrinkage: float = 0.3  # of the covariance by which the statistics of the MFCCs are weighed
-    members: int = 1  # CNN-LSTMs side by side, logits averaged; every second one the other way about `subtract_mean`
+    NAME: ClassVar[str] = "model"
+    architecture: str = setting("cnn_lstm+lda", ("cnn_lstm+lda", "cnn_lstm", "lda", "baseline"))
+    ensemble_size: int = setting(1, "[1, inf)")  # CNN-LSTMs; every second one has the other cepstral_mean_norm
+    cepstral_mean_norm: bool = setting(False)  # subtract each MFCC's mean over the window (Furui 1981)
+    inverse_dct_bands: int = setting(64, "[0, inf)")  # outputs of a first layer that starts as inverse DCT; 0: none
+    stem_kernel: tuple[int, ...] = setting((9, 8), "[1, inf)")  # frames and bands of the first convolution
+    filters: tuple[int, ...] = setting((32, 64, 64, 96), "[1, inf)")
+    time_pool: tuple[int, ...] = setting((4, 2, 2, 1), "[1, inf)")
+    freq_pool: tuple[int, ...] = setting((4, 2, 2, 4), "[1, inf)")
+    squeeze_excite: bool = setting(True)  # in each block (Hu et al. 2018)
+    lstm_units: int = setting(64, "[1, inf)")
+    lstm_layers: int = setting(1, "[1, inf)")
+    bidirectional: bool = setting(True)
+    temporal_pooling: str = setting("attention", ("attention", "mean", "last"))  # of the LSTM's outputs
+    dropout: float = setting(0.3, "[0, 1)")
+    lda_shrinkage: float = setting(0.3, "(0, 1]")  # of the LDA's covariance
 
     def __post_init__(self) -> None:
-        _check(self.network in NETWORKS, f"model.network must be one of {', '.join(NETWORKS)}")
-        _check(
-            len(self.filters) == len(self.time_pool) == len(self.band_pool) > 0,
-            "model.filters, .time_pool and .band_pool need one entry for each block",
-        )
-        _check(
-            min(*self.filters, *self.time_pool, *self.band_pool) > 0
-            and min(self.lstm_units, self.lstm_layers, self.members) > 0,
-            "model sizes must be positive",
-        )
-        _check(len(self.stem) == 2 and min(self.stem) > 0, "model.stem needs two positive sizes: frames, bands")
-        _check(self.unmix_bands >= 0, "model.unmix_bands must not be negative")
-        _check(self.summary in ("last", "mean", "attention"), 'model.summary must be "last", "mean" or "attention"')
-        _check(0 <= self.dropout < 1, "model.dropout must be in [0, 1)")
-        _check(0 < self.shrinkage <= 1, "model.shrinkage must be above 0, and at most 1")
-
-    @property
-    def kinds(self) -> list[list[ModelConfig]]:
-        """What the network consists of, kind by kind: a configuration for each of its networks.
-
-        Statistics have one solution. CNN-LSTMs with and without means make other mistakes.
-        """
-        found = []
-        for kind in self.network.split("+"):
-            one, count = dataclasses.replace(self, network=kind, members=1), 1 if kind == "statistics" else self.members
-            subtract = [self.subtract_mean != bool(i % 2) for i in range(count)]
-            found.append([dataclasses.replace(one, subtract_mean=means) for means in subtract])
-        return found
+        super().__post_init__()
+        blocks = len(self.filters) == len(self.time_pool) == len(self.freq_pool) > 0
+        _check(blocks, "model.filters, .time_pool and .freq_pool need one entry for each block")
+        _check(len(self.stem_kernel) == 2, "model.stem_kernel needs two sizes: frames, bands")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How the network is trained. Augmentations are off at 0. Statistics only know pitch and tempo of it."""
+class AugmentConfig(Section):
+    """Augmentation of training windows; 0 turns one off. LDA uses pitch and tempo only."""
 
-    seed: int = 42
-    epochs: int = 60
-    pretraining: int = 0  # epochs before these, without labels: which windows belong to one track?
-    batch_size: int = 32
-    windows_per_track: int = 3  # drawn anew in each epoch
-    learning_rate: float = 2e-3  # at its peak; falls as a half cosine
-    weight_decay: float = 1e-3
-    label_smoothing: float = 0.0
+    NAME: ClassVar[str] = "augment"
+    pitch_semitones: float = setting(2.0, "[0, 24]")  # up or down
+    time_stretch: float = setting(0.15, "[0, 0.9)")  # up to this share faster or slower
+    lowpass_prob: float = setting(0.15, "[0, 1]")  # of a random low-pass filter
+    comb_filter_prob: float = setting(0.15, "[0, 1]")  # of a comb filter, as from two microphones
+    noise_floor_prob: float = setting(0.25, "[0, 1]")  # of a random noise floor
+    dynamic_range: float = setting(0.15, "[0, inf)")  # up to this share more or less dynamic range
+    random_eq_db: float = setting(6.0, "[0, inf)")  # standard deviation of a random smooth equalizer
+    noise_std_db: float = setting(3.0, "[0, inf)")  # largest standard deviation of noise on each cell
+    time_mask: float = setting(0.15, "[0, 1)")  # up to this share of a window, twice
+    freq_mask: float = setting(0.15, "[0, 1)")  # up to this share of the bands, twice
+    mixup: float = setting(0.0, "[0, inf)")  # alpha of the Beta distribution
 
-    mixup: float = 0.0  # alpha of the Beta distribution
-    pitch: float = 2.0  # up to so many semitones up or down
-    tempo: float = 0.15  # up to this share faster or slower
-    band_limit: float = 0.15  # chance that the highest bands are cut off
-    echo: float = 0.15  # chance of a comb filter
-    hiss: float = 0.25  # chance of a noise floor
-    contrast: float = 0.15  # up to this share more or less between loud and quiet
-    eq_db: float = 6.0  # depth of a random smooth equaliser
-    noise_db: float = 3.0  # deviation of noise on single cells
-    time_mask: float = 0.15  # up to this share of a window, twice
-    band_mask: float = 0.15  # up to this share of the bands, twice
 
-    def __post_init__(self) -> None:
-        _check(
-            min(self.epochs, self.batch_size, self.windows_per_track) > 0,
-            "training.epochs, .batch_size and .windows_per_track must be positive",
-        )
-        _check(self.pretraining >= 0, "training.pretraining must not be negative")
-        _check(0 <= self.seed < 2**32, "training.seed must be between 0 and 4294967295")
-        _check(self.learning_rate > 0, "training.learning_rate must be positive")
-        _check(0 <= self.label_smoothing < 1, "training.label_smoothing must be in [0, 1)")
-        _check(0 <= self.tempo < 0.9, "training.tempo must be in [0, 0.9)")
-        _check(
-            min(self.mixup, self.pitch, self.contrast, self.eq_db, self.noise_db, self.weight_decay) >= 0
-            and 0 <= self.time_mask < 1
-            and 0 <= self.band_mask < 1,
-            "training: augmentations must not be negative, masks be under 1",
-        )
-        _check(
-            min(self.band_limit, self.echo, self.hiss) >= 0 and max(self.band_limit, self.echo, self.hiss) <= 1,
-            "training.band_limit, .echo and .hiss are chances, from 0 to 1",
-        )
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """Training of each network, and calibration."""
+
+    NAME: ClassVar[str] = "training"
+    seed: int = setting(42, "[0, 4294967295]")  # of the first network; each further one adds 1
+    epochs: int = setting(60, "[1, inf)")
+    pretrain_epochs: int = setting(0, "[0, inf)")  # of contrastive pretraining before these
+    batch_size: int = setting(32, "[1, inf)")
+    crops_per_track: int = setting(3, "[1, inf)")  # drawn anew in each epoch
+    learning_rate: float = setting(2e-3, "(0, inf)")  # at its peak; decays as a half cosine
+    weight_decay: float = setting(1e-3, "[0, inf)")
+    label_smoothing: float = setting(0.0, "[0, 1)")
+    calibration_folds: int = setting(0, "[0, 100]")  # by artist; 0: calibrate on the validation tracks
+    quantize: bool = setting(False)  # convolutions to int8
 
 
 @dataclass(frozen=True)
 class Config:
-    """All that a training run is made of."""
+    """All settings of a training run."""
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
 
 
-# The student's network as the README describes it: three seconds, 23 MFCCs, no augmentation.
-STUDENT = Config(
-    FeatureConfig(hop_length=512, n_bands=128, n_mfcc=23, window_seconds=3.0),
-    ModelConfig(
-        network="student",
-        unmix_bands=0,
-        filters=(32, 64, 64),
-        time_pool=(2, 2, 2),
-        band_pool=(2, 2, 2),
-        lstm_layers=2,
-        bidirectional=False,
-        summary="last",
-    ),
-    TrainConfig(
-        learning_rate=1e-3, weight_decay=0, label_smoothing=0, windows_per_track=10,
-        mixup=0, pitch=0, tempo=0, band_limit=0, echo=0, hiss=0, contrast=0, eq_db=0,
-        noise_db=0, time_mask=0, band_mask=0,
-    ),
-)  # fmt: skip
-PRESETS = {"default": Config(), "student": STUDENT}
-
-
-def from_dict(kind: type[T], values: dict[str, Any], base: T | None = None, where: str = "") -> T:
+def from_dict(kind: type[T], values: dict[str, Any], base: T | None = None, prefix: str = "") -> T:
     """Build the configuration `kind` from a dict, over `base` where that is given.
 
     Raises ConfigError for an unknown name (with the nearest known one) or a value of the wrong type.
     """
-    hints = typing.get_type_hints(kind)
-    done: dict[str, Any] = {}
+    current = vars(base or kind())
+    converted = dict(current)
     for name, value in values.items():
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
-            hint = f"did you mean {where}{near[0]}?" if near else f"there are: {', '.join(hints)}"
-            raise ConfigError(f"unknown setting {where}{name}; {hint}")
-        if dataclasses.is_dataclass(hints[name]):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{where}{name} is a section, not a value")
-            inner = getattr(base, name) if base is not None else None
-            done[name] = from_dict(typing.cast(type, hints[name]), value, inner, f"{where}{name}.")
-        else:
-            done[name] = _convert(hints[name], value, where + name)
-    if base is not None:
-        return typing.cast(T, dataclasses.replace(typing.cast(Any, base), **done))
-    return kind(**done)
+        if name not in current:
+            close = difflib.get_close_matches(name, current, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"there are: {', '.join(current)}"
+            raise ConfigError(f"unknown setting {prefix}{name}; {hint}")
+        converted[name] = _convert(value, current[name], prefix + name)
+    return kind(**converted)
 
 
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+def _convert(value: Any, current: Any, name: str) -> Any:
+    """The `value`, as a value of the same type as the `current` one."""
+    kind = type(current)
+    if isinstance(current, Section) and isinstance(value, dict):
+        return from_dict(kind, value, current, f"{name}.")
+    if kind is float and type(value) is int:
         return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    wanted = "list of whole numbers" if typing.get_origin(hint) is tuple else hint.__name__
-    raise ConfigError(f"{name} must be of type {wanted}, not {value!r}")
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(item, 0, name) for item in value)
+    wanted = {tuple: "list"}.get(kind, "section" if isinstance(current, Section) else kind.__name__)
+    _check(type(value) is kind, f"{name} must be of type {wanted}, not {value!r}")
+    return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain, JSON-ready values; `from_dict` reads it back."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return plain
+    return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def presets() -> list[str]:
+    """The names of the configurations that are part of the package; "default" is that of the fields above."""
+    return ["default", *sorted(path.stem for path in CONFIGS.glob("*.toml"))]
 
 
 def load_config(source: str | None = None, settings: tuple[str, ...] = ()) -> Config:
-    """A preset's name or a TOML file (`[features]`, `[model]`, `[training]`), then `section.name=value` settings.
+    """A preset, by its name, or a TOML file, over the defaults; then settings such as "training.epochs=50".
 
-    Raises ConfigError for what can't be read, is unknown, or is out of range.
+    Raises ConfigError for a source that can't be read, and for settings that are unknown or out of range.
     """
-    config = PRESETS["default"]
-    if source in PRESETS:
-        config = PRESETS[source]
-    elif source is not None:
-        config = from_dict(Config, _read_toml(Path(source)), config)
-    sections: dict[str, Any] = {}  # together, as some settings only fit one another
+    config = Config()
+    if source not in (None, "default"):
+        path = CONFIGS / f"{source}.toml" if source in presets() else Path(str(source))
+        config = from_dict(Config, _read_toml(path), config)
+    sections: dict[str, Any] = {}  # of all settings at once, as some are only valid together
     for section, name, value in map(_parse_setting, settings):
         sections.setdefault(section, {})[name] = value
     return from_dict(Config, sections, config)
-
-
-def with_seed(config: Config, seed: int) -> Config:
-    """The same configuration with another `training.seed`."""
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, nor one of the presets {', '.join(PRESETS)}") from None
+        raise ConfigError(f"{path}: no such file, and not a preset: {', '.join(presets())}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: can't be read as TOML: {error}") from None
 
 
-def _parse_setting(setting: str) -> tuple[str, str, Any]:
-    name, equals, text = setting.partition("=")
+def _parse_setting(text: str) -> tuple[str, str, Any]:
+    name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
-    if not (equals and dot and key):
-        raise ConfigError(f"{setting!r}: settings look like training.epochs=50")
+    _check(bool(equals and dot and key), f"{text!r}: settings look like training.epochs=50")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return section, key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
-    return section, key, value
+        return section, key, value.strip()

@@ -1,90 +1,88 @@
-"""What can go wrong, as one tree; catching MusicClassError catches all of it.
+"""The exceptions of musicclass, and their messages.
 
-MusicClassError
-├── AudioError              one file can't be used; the others can
-│   ├── DecodeError         not audio, damaged, cut short, or beyond the limits
-│   ├── SilentError         nothing to hear
-│   ├── InvalidSampleError  NaN or infinite samples
-│   └── TooShortError       under a second
-├── ConfigError             a setting that is unknown, misspelt or impossible
-├── DatasetError            a data set that is missing, broken or doesn't fit
-│   └── LeakError           a split with the same music on two sides
-├── BundleError             a model that is missing, broken or doesn't fit its card
-├── LibraryError            a run over many files that can't begin or go on
-└── MissingExtraError       something that is not installed
+Messages name the file, the cause and the remedy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
+from collections.abc import Iterator
 from types import ModuleType
 
-# Controls, turns of direction, halves of characters.
+# Control characters, bidirectional overrides, and surrogates.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class MusicClassError(Exception):
-    """Base of every error that musicclass raises on purpose."""
+    """Base of every error that musicclass raises deliberately."""
 
 
 class AudioError(MusicClassError):
-    """One file can't be used. The message names the cause and the remedy."""
+    """One file can't be used; others are not affected."""
 
 
 class DecodeError(AudioError):
-    """Not audio, damaged, cut short, or beyond the limits of AudioConfig."""
+    """Not audio, damaged, truncated, or beyond the limits of AudioConfig."""
 
 
 class SilentError(AudioError):
-    """No sample rises above one 16-bit step."""
+    """No sample exceeds one 16-bit step, or all log-mel windows are constant."""
 
 
 class InvalidSampleError(AudioError):
-    """The file holds NaN or infinite samples."""
+    """NaN, infinite or huge samples."""
 
 
 class TooShortError(AudioError):
-    """Less than a second of audio."""
+    """Under a second of audio."""
 
 
 class ConfigError(MusicClassError):
-    """A setting that is unknown, misspelt or impossible."""
+    """Unknown, misspelt or invalid settings."""
 
 
 class DatasetError(MusicClassError):
-    """A data set that is missing, broken, or doesn't fit what was asked of it."""
+    """Missing, damaged or unsuitable data set."""
 
 
 class LeakError(DatasetError):
-    """The same track, an exact replica of it, or its artist stands on two sides of a split."""
+    """A track, an exact copy of it, or its artist is in two subsets of a split."""
 
 
-class BundleError(MusicClassError):
-    """A model bundle that is missing, broken, or doesn't fit its card."""
+class ModelError(MusicClassError):
+    """Missing or damaged model, or one that doesn't match its card."""
 
 
 class LibraryError(MusicClassError):
-    """A run over many files that can't begin or go on."""
+    """A run over a library can't start or continue."""
 
 
 class MissingExtraError(MusicClassError):
-    """An optional part of musicclass is not installed."""
+    """An optional dependency is not installed."""
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra brings it.
+@contextlib.contextmanager
+def naming_errors(name: str) -> Iterator[None]:
+    """Prefix the message of an AudioError that is raised inside with the name of the file."""
+    try:
+        yield
+    except AudioError as error:
+        raise type(error)(f"{name}: {error}") from error.__cause__
 
-    Raises MissingExtraError when it isn't installed.
-    """
+
+def import_optional(module: str, extra: str) -> ModuleType:
+    """Import `module`. Raises MissingExtraError, which names the extra to install, when it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(
-            f'this needs {module.partition(".")[0]}, which is not installed: pip install "musicclass[{extra}]"'
-        ) from error
+        package = module.partition(".")[0]
+        package = {"sklearn": "scikit-learn", "python_multipart": "python-multipart"}.get(package, package)
+        remedy = f'pip install "musicclass[{extra}]", or in a clone: pip install ".[{extra}]"'
+        raise MissingExtraError(f"{package} is not installed; run: {remedy}") from error
 
 
-def printable(text: str) -> str:
-    """The text with what moves a terminal's cursor, or can't be printed, as escapes: file names may hold anything."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+def escape_control_chars(text: str) -> str:
+    """Escape characters that a terminal would interpret or can't print; file names may contain them."""
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

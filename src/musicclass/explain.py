@@ -1,140 +1,138 @@
-"""Which seconds and which frequencies of a track its genre rests on: cover them one by one, and see what is lost.
+"""Explain a prediction by occlusion (Zeiler & Fergus 2014): the times and frequencies it depends on.
 
-Covered cells are set to their window's mean, as the masks of training are, so the CNN-LSTM has met such holes
-before (occlusion: Zeiler & Fergus 2014).
+Cells of the log-mel windows are set to the window's mean, as by the masks of training (SpecAugment).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from musicclass.classifier import Classifier
-from musicclass.confidence import Floats
 from musicclass.config import FeatureConfig
-from musicclass.features import Array, hz_to_mel, mel_to_hz, mfcc, scale_window, window_starts
+from musicclass.features import Array, hz_to_mel, mel_to_hz
 from musicclass.prediction import Prediction
+from musicclass.windows import normalize_window, window_starts
 
-CELL_SECONDS = 1.0
-BAND_GROUPS = 8
-STRETCHES = 5  # as many as one takes in at a glance
+CELL_SECONDS = 1.0  # duration of a cell
+BAND_GROUPS = 8  # cells over frequency
+MAX_SPANS = 5  # in summaries
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is lost of the log-odds of `genre` when one cell is covered, on average over the windows that hold it."""
+    """The decrease of the log-odds of `genre` when a cell is occluded: the mean over the windows that contain it."""
 
     prediction: Prediction
     genre: str
     times: tuple[float, ...]  # edges of the cells in seconds, (n + 1,)
     frequencies: tuple[float, ...]  # edges in Hz, (m + 1,)
-    weights: Array  # (n, m); below 0 where covering it makes the genre more probable
-    log_mel: Array  # (n_frames, n_bands) in dB, for drawing
+    weights: Array  # (n, m); negative where occlusion makes the genre more probable
+    log_mel: Array  # (n_frames, n_mels_kept) in dB
 
-    def seconds(self, share: float = 0.2) -> list[tuple[float, float]]:
-        """The stretches that matter most, in order of time: of the best `share` of the cells, adjoining ones as one.
+    def top_spans(self, fraction: float = 0.2) -> list[tuple[float, float]]:
+        """The time spans (start, end) in seconds with the largest weights, in order of time; at most MAX_SPANS.
 
-        In long tracks these are many; then the STRETCHES of greatest weight.
+        The top `fraction` of the cells' times, where adjacent ones are merged.
         """
         total = self.weights.sum(axis=1)
-        most = np.sort(np.argsort(-total, kind="stable")[: max(1, round(share * len(total)))])
-        runs = np.split(most, np.flatnonzero(np.diff(most) > 1) + 1)
-        runs = sorted(sorted(runs, key=lambda run: -total[run].sum())[:STRETCHES], key=lambda run: run[0])
+        top = np.sort(np.argsort(-total, kind="stable")[: max(1, round(fraction * len(total)))])
+        runs = np.split(top, np.flatnonzero(np.diff(top) > 1) + 1)
+        runs = sorted(sorted(runs, key=lambda run: -total[run].sum())[:MAX_SPANS], key=lambda run: run[0])
         return [(self.times[run[0]], self.times[run[-1] + 1]) for run in runs]
 
-    def region(self) -> tuple[float, float]:
-        """The band of frequencies (Hz, from and to) that matters most."""
-        best = int(self.weights.sum(axis=0).argmax())
-        return self.frequencies[best], self.frequencies[best + 1]
+    def top_band(self) -> tuple[float, float]:
+        """The frequency band (low, high) in Hz with the largest weight."""
+        top = int(self.weights.sum(axis=0).argmax())
+        return self.frequencies[top], self.frequencies[top + 1]
 
-    def in_words(self) -> str:
-        """Such as "rests most on 0:12-0:15, 0:20-0:21, and on 430-860 Hz"."""
-        spans = ", ".join(f"{_clock(start)}-{_clock(end)}" for start, end in self.seconds())
-        low, high = self.region()
-        return f"{self.genre} rests most on {spans}, and on {low:.0f}-{high:.0f} Hz"
+    def summary(self) -> str:
+        """For example "strongest evidence for jazz: 0:12-0:15, 0:20-0:21; 430-860 Hz"."""
+        spans = ", ".join(f"{clock(start)}-{clock(end)}" for start, end in self.top_spans())
+        low, high = self.top_band()
+        return f"strongest evidence for {self.genre}: {spans}; {low:.0f}-{high:.0f} Hz"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the log-mel frames."""
+        """JSON-ready values, without the log-mel frames."""
         return {
             "genre": self.genre,
-            "seconds": self.seconds(),
-            "region": self.region(),
+            "summary": self.summary(),
+            "top_spans": self.top_spans(),
+            "top_band": self.top_band(),
             "times": self.times,
             "frequencies": self.frequencies,
             "weights": self.weights.round(6).tolist(),
         }
 
 
-def explain(classifier: Classifier, frames: Array, prediction: Prediction, genre: str | None = None) -> Explanation:
-    """Why a track's log-mel `frames` (n_frames, n_bands) are told as they are, or how far they would be `genre`."""
-    config, duration, genre = classifier.bundle.features, prediction.duration, genre or prediction.best_guess
-    index = classifier.genres.index(genre)
-    n_cells = max(1, round(duration / CELL_SECONDS))
-    time_of, band_of = _cells(len(frames), n_cells, config)
-    lost, looks = np.zeros((n_cells, BAND_GROUPS)), np.zeros((n_cells, 1))
+def explain(
+    probability: Callable[[Array], Array], frames: Array, prediction: Prediction, genre: str, config: FeatureConfig
+) -> Explanation:
+    """Occlude each cell of each window of a track's log-mel `frames` (n_frames, n_mels_kept) in dB.
+
+    `probability` maps log-mel windows (n, n_frames, n_mels_kept) to the probability (n,) of `genre`.
+    """
+    n_cells = max(1, round(prediction.duration / CELL_SECONDS))
+    time_cells, band_cells = _cell_indices(len(frames), n_cells, config)
+    groups = band_cells == np.arange(BAND_GROUPS)[:, None]
+    drops, counts = np.zeros((n_cells, BAND_GROUPS)), np.zeros((n_cells, 1))
     for start in window_starts(len(frames), config):
-        window = scale_window(frames, start, config)
+        window = normalize_window(frames, start, config)
         if not np.ptp(window):
             continue
-        cells = np.unique(time_of[start : start + len(window)])
-        holes = [_holes(time_of[start : start + len(window)] == cell, band_of) for cell in cells]
-        whole = _log_odds(classifier.probabilities(mfcc(window[None], config.n_mfcc))[0, index])
-        for cell, masks in zip(cells, holes, strict=True):
-            covered = np.where(masks, window.mean(), window)
-            lost[cell] += whole - _log_odds(classifier.probabilities(mfcc(covered, config.n_mfcc))[:, index])
-            looks[cell] += 1
-    weights: Array = (lost / np.maximum(1, looks)).astype(np.float32)
+        cell_of_frame = time_cells[start : start + len(window)]
+        cells = np.unique(cell_of_frame)
+        masks = (cell_of_frame == cells[:, None])[:, None, :, None] & groups[:, None, :]
+        masks = masks.reshape(-1, *window.shape)
+        log_odds = _log_odds(probability(np.concatenate([window[None], np.where(masks, window.mean(), window)])))
+        drops[cells] += (log_odds[0] - log_odds[1:]).reshape(len(cells), BAND_GROUPS)
+        counts[cells] += 1
     return Explanation(
         prediction=prediction,
         genre=genre,
-        times=tuple(float(i * duration / n_cells) for i in range(n_cells + 1)),
-        frequencies=_group_edges(config),
-        weights=weights,
+        times=tuple(float(i * prediction.duration / n_cells) for i in range(n_cells + 1)),
+        frequencies=group_edges(config),
+        weights=(drops / np.maximum(1, counts)).astype(np.float32),
         log_mel=frames,
     )
 
 
-def cover(frames: Array, cells: npt.NDArray[np.bool_], config: FeatureConfig) -> Array:
-    """MFCC windows of a track with the cells (n, m) of an explanation covered."""
-    time_of, band_of = _cells(len(frames), len(cells), config)
-    hidden = cells[time_of][:, band_of]
+def occlude(frames: Array, cells: npt.NDArray[np.bool_], config: FeatureConfig) -> Array:
+    """Log-mel windows of a track with some cells of an explanation occluded, given as a mask (n, m)."""
+    time_cells, band_cells = _cell_indices(len(frames), len(cells), config)
+    mask = cells[time_cells][:, band_cells]
     windows = []
     for start in window_starts(len(frames), config):
-        window = scale_window(frames, start, config)
-        windows.append(np.where(hidden[start : start + len(window)], window.mean(), window))
-    return mfcc(np.stack(windows), config.n_mfcc)
+        window = normalize_window(frames, start, config)
+        windows.append(np.where(mask[start : start + len(window)], window.mean(), window))
+    return np.stack(windows)
 
 
-def _cells(n_frames: int, n_cells: int, config: FeatureConfig) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The row and the column of an explanation that each frame, and each band, belongs to."""
-    return np.arange(n_frames) * n_cells // n_frames, np.arange(config.n_bands) * BAND_GROUPS // config.n_bands
+def _cell_indices(
+    n_frames: int, n_cells: int, config: FeatureConfig
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The cell index of each frame (n_frames,), and the one of each mel band (n_mels_kept,)."""
+    bands = np.arange(config.n_mels_kept) * BAND_GROUPS // config.n_mels_kept
+    return np.arange(n_frames) * n_cells // n_frames, bands
 
 
-def _log_odds(probability: Floats) -> Floats:
-    """Unlike the probability itself, not deaf where the model is sure."""
-    clipped = np.clip(probability, 1e-9, 1 - 1e-9)
-    odds: Floats = np.log(clipped / (1 - clipped))
-    return odds
+def _log_odds(probability: Array) -> npt.NDArray[np.float64]:
+    """Log-odds, which stay sensitive where probabilities saturate."""
+    clipped = np.clip(np.float64(probability), 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(clipped / (1 - clipped)))
 
 
-def _holes(rows: npt.NDArray[np.bool_], band_of: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Masks (BAND_GROUPS, n_frames, n_bands): the rows, for one group of bands each."""
-    groups = band_of == np.arange(BAND_GROUPS)[:, None]
-    masks: npt.NDArray[np.bool_] = rows[None, :, None] & groups[:, None, :]
-    return masks
-
-
-def _group_edges(config: FeatureConfig) -> tuple[float, ...]:
-    """Frequencies (Hz) between the groups of mel bands."""
+def group_edges(config: FeatureConfig) -> tuple[float, ...]:
+    """Edges (BAND_GROUPS + 1,) of the groups of mel bands, in Hz."""
     low, high = hz_to_mel([config.fmin, config.fmax])
-    firsts = np.array([-(-group * config.n_bands // BAND_GROUPS) for group in range(BAND_GROUPS + 1)])
+    firsts = np.array([-(-group * config.n_mels_kept // BAND_GROUPS) for group in range(BAND_GROUPS + 1)])
     mels = low + (high - low) * (firsts + 0.5 * (firsts > 0)) / (config.n_mels + 1)
     return tuple(float(f) for f in mel_to_hz(mels))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"

@@ -1,11 +1,10 @@
-"""Files are written whole or not at all."""
+"""Atomic writes: a file is replaced by a complete new one, or stays as it is."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,38 +13,39 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[IO[Any]]:
-    """A binary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
+    """A temporary binary file in the same folder that replaces `path` after the block, and is deleted on errors.
 
-    Who may read a file that is there already, may read the new one. A device or a pipe is written to as it is.
+    An existing file's permissions are kept, a symbolic link's target is replaced; devices and pipes are written to
+    directly. Raises OSError that names `path`.
     """
     if path.exists() and not path.is_file():
         with open(path, "wb") as file:
             yield file
         return
-    path = Path(os.path.realpath(path))  # what a link leads to
-    made = path.with_name(f".musicclass-{secrets.token_hex(8)}.part")
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".musicclass-{os.urandom(8).hex()}.part")
     try:
-        with _told_of(path):
+        with _errors_name(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            made.touch(exist_ok=False)
-        with open(made, "wb") as file:
+            temporary.touch(exist_ok=False)
+        with open(temporary, "wb") as file:
             if path.exists():
-                shutil.copymode(path, made)
+                shutil.copymode(path, temporary)
             yield file
             if not file.closed:
                 sync(file)
-        with _told_of(path):
-            move(made, path)
+        with _errors_name(path):
+            move(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            made.chmod(0o600)  # Windows keeps what may not be written to
-            made.unlink()
+            temporary.chmod(0o600)  # Windows doesn't delete read-only files
+            temporary.unlink()
         raise
 
 
 @contextlib.contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """Errors name the file that is wanted, not the one that is made first."""
+def _errors_name(path: Path) -> Iterator[None]:
+    """Make OSErrors name `path` instead of the temporary file."""
     try:
         yield
     except OSError as error:
@@ -53,23 +53,23 @@ def _told_of(path: Path) -> Iterator[None]:
 
 
 def sync(file: IO[Any]) -> None:
-    """Have what was written on the disk, so that a power cut after a move leaves no empty file."""
+    """Flush the content to disk, so that a power cut after the move leaves no empty file."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def move(source: str | Path, target: str | Path) -> None:
-    """Put one file in place of another, for good."""
+    """Replace `target` by `source`, and flush the folder to disk."""
     os.replace(source, target)
     if os.name == "posix":
         folder = os.open(Path(target).absolute().parent, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # some file systems can't
+        with contextlib.suppress(OSError):  # not supported by some file systems
             os.fsync(folder)
         os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically."""
     with write_atomically(path) as file:
         file.write(text.encode("utf-8"))
 

@@ -1,41 +1,38 @@
-"""Pictures: training history, confusion matrix, reliability, and a track's time line."""
+"""Figures: training history, confusion matrix, reliability diagram, accuracy against coverage, segments of a track.
+
+Only this module imports matplotlib, on first use. Figures are returned, not shown; `save` writes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from musicclass.errors import ConfigError, printable, require
-from musicclass.features import Array
+from musicclass.errors import ConfigError, escape_control_chars, import_optional
 from musicclass.files import write_atomically
-from musicclass.prediction import Prediction, in_words
+from musicclass.palette import COLORS, genre_color
+from musicclass.prediction import Prediction
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from musicclass.explain import Explanation
 
+Array = npt.NDArray[np.float32]
+
 SUFFIXES = (".png", ".svg", ".pdf")
-# Ten hues that stay apart for most colour-blind eyes; further genres start over.
-COLOURS = (
-    "#4477aa", "#cc9933", "#66aa55", "#ee6677", "#8855aa",
-    "#44bbcc", "#555555", "#ee99bb", "#999933", "#bb4422",
-)  # fmt: skip
-SILENT, UNSURE = "#dddddd", "#aaaaaa"
-
-
-def colour(genre: str | None, genres: Sequence[str]) -> str:
-    """The genre's colour: the same in every picture of the same model. Greys for unknown and, None, silence."""
-    if genre is None or genre not in genres:
-        return UNSURE if genre else SILENT
-    return COLOURS[sorted(genres).index(genre) % len(COLOURS)]
+GREY = "#999999"
+WAVEFORM_COLUMNS = 2000
+SUPPORTING, OPPOSING = (0.0, 0.55, 0.2), (0.85, 0.1, 0.1)  # RGB
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as .png, .svg or .pdf. Raises ConfigError for another ending."""
+    """Write a figure as .png, .svg or .pdf. Raises ConfigError for another suffix."""
     check_suffix(path)
     with write_atomically(path) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=150)
@@ -43,171 +40,176 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise ConfigError when no picture can be written with this ending."""
+    """Raise ConfigError when figures can't be written with this suffix."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path}: pictures are written as {', '.join(SUFFIXES)}; change the ending")
+        raise ConfigError(f"{path}: figures are written as {', '.join(SUFFIXES)}; change the suffix")
 
 
-def in_windows(figures: Sequence[Figure]) -> bool:
-    """Show figures in windows until these are closed; False where there is no display to do so."""
-    plt = require("matplotlib.pyplot", "plot")
+def show(figures: Sequence[Figure]) -> bool:
+    """Show figures until their windows are closed; False without a display."""
+    plt = import_optional("matplotlib.pyplot", "plot")
     if plt.get_backend().lower() in ("agg", "pdf", "svg", "ps", "template"):
         return False
     for figure in figures:
-        plt.figure(figure)  # matplotlib >= 3.11 takes up figures made elsewhere
+        plt.figure(figure)  # matplotlib >= 3.11 adopts figures made without pyplot
     plt.show()
     return True
 
 
-def _literal(text: str) -> str:
-    """So that matplotlib takes the dollars in a name for dollars, not for mathematics."""
-    return text.replace("$", r"\$")
+def history(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Accuracy and loss against epochs, of training windows and of validation tracks, from the rows of history.csv.
 
-
-def _figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    require("matplotlib", "plot")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, **options)
-
-
-def history(rows: Sequence[dict[str, float]], title: str = "") -> Figure:
-    """Accuracy and loss against epochs, for training (windows) and validation (tracks).
-
-    A single one is what was solved at once, by whole tracks: points instead of lines.
+    With a single epoch (LDA has a closed-form solution), points instead of lines.
     """
     figure, axes = _figure(8, 7, 2, sharex=True)
-    epochs = [row["epoch"] for row in rows]
-    label, marker = ("training, altered windows", "") if len(rows) > 1 else ("training, whole tracks", "o")
+    marker = "" if len(rows) > 1 else "o"
+    curves = {"": ("training", GREY), "val_": ("validation", COLORS[0])}
     for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
-        axis.plot(epochs, [row[name] for row in rows], color="#999999", marker=marker, label=label)
-        if f"val_{name}" in rows[0]:
-            values = [row[f"val_{name}"] for row in rows]
-            axis.plot(epochs, values, color=COLOURS[0], marker=marker, label="validation, whole tracks")
+        for prefix, (label, color) in curves.items():
+            points = [(float(row["epoch"]), float(row[prefix + name])) for row in rows if row.get(prefix + name)]
+            if points:
+                axis.plot(*zip(*points, strict=True), color=color, marker=marker, label=label)
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     axes[0].set_title(_literal(title))
-    axes[1].set(xlabel="epoch", xlim=(1, epochs[-1]) if len(rows) > 1 else (0, 2))
+    axes[1].set(xlabel="epoch")
     return figure
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], genres: Sequence[str], title: str = "") -> Figure:
-    """Counts of tracks by true genre (rows) and told genre (columns), shaded by the share of the row."""
+    """Numbers of tracks by label (rows) and predicted genre (columns), shaded by their share of the row."""
     table = np.asarray(counts)
-    share = table / np.maximum(1, table.sum(axis=1, keepdims=True))
+    row_share = table / np.maximum(1, table.sum(axis=1, keepdims=True))
     size = 3 + 0.55 * len(genres)
     figure, axis = _figure(size, size)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.imshow(row_share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(table):
         if count:
-            shade = "white" if share[row, column] > 0.5 else "black"
-            axis.text(column, row, str(count), ha="center", va="center", color=shade)
+            color = "white" if row_share[row, column] > 0.5 else "black"
+            axis.text(column, row, str(count), ha="center", va="center", color=color)
     names = [_literal(genre) for genre in genres]
     axis.set_xticks(range(len(genres)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(genres)), [f"{name} ({n})" for name, n in zip(names, table.sum(axis=1), strict=True)])
-    axis.set_xlabel("told genre")
-    axis.set_ylabel("true genre")
-    axis.set_title(_literal(title))
+    axis.set(xlabel="predicted genre", ylabel="label (number of tracks)", title=_literal(title))
     return figure
 
 
-def reliability(bins: Sequence[Sequence[float]], error: float, title: str = "") -> Figure:
-    """How often the model is right (height) when it is so sure (along): on the diagonal it means what it says."""
+def reliability(bins: Sequence[Sequence[float]], ece: float, title: str = "") -> Figure:
+    """Reliability diagram: accuracy against mean confidence, from bins (confidence, accuracy, n_tracks)."""
     figure, axis = _figure(5.5, 5.5)
     confidence, accuracy, counts = (list(column) for column in zip(*bins, strict=True))
-    axis.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="confidence as it should be")
+    axis.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfectly calibrated")
     label = f"bins of about {round(float(np.mean(counts)))} tracks"
-    axis.plot(confidence, accuracy, "o-", color=COLOURS[0], label=label)
-    axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="share that is right", aspect="equal")
-    axis.set_title(f"{_literal(title)}\nexpected calibration error {error:.3f}".strip())
+    axis.plot(confidence, accuracy, "o-", color=COLORS[0], label=label)
+    axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
+    axis.set_title(f"{_literal(title)}\nexpected calibration error {ece:.3f}".strip())
     axis.legend(frameon=False, loc="upper left")
     axis.grid(alpha=0.3)
     return figure
 
 
-def genre_scores(genres: dict[str, dict[str, Any]]) -> Figure:
-    """F1 of each genre with its interval, best first."""
+def genre_scores(genres: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """F1 of each genre with its 95% interval, highest first; in report.html.j2."""
     order = sorted(genres, key=lambda genre: genres[genre]["f1"])
     figure, axis = _figure(7, 1 + 0.35 * len(order))
     values = np.array([genres[genre]["f1"] for genre in order])
-    low, high = np.array([genres[genre]["f1_95"] for genre in order]).T
-    reach = np.clip([values - low, high - values], 0, None)
-    colours = [colour(genre, order) for genre in order]
-    axis.barh(list(map(_literal, order)), values, xerr=reach, color=colours, ecolor="#555555", capsize=3)
+    low, high = np.array([genres[genre]["f1_ci95"] for genre in order]).T
+    errors = np.clip([values - low, high - values], 0, None)
+    colors = [genre_color(genre, order) for genre in order]
+    axis.barh(list(map(_literal, order)), values, xerr=errors, color=colors, ecolor="#555555", capsize=3)
     axis.set(xlim=(0, 1), xlabel="F1")
     axis.grid(alpha=0.3, axis="x")
     return figure
 
 
 def coverage(points: Sequence[Sequence[float]]) -> Figure:
-    """Accuracy on the surest tracks, against their share of all."""
+    """Accuracy on the most confident tracks against their share of all tracks, from points (coverage, accuracy)."""
     figure, axis = _figure(6, 4)
-    shares, accuracy = zip(*points, strict=True)
-    axis.plot(shares, accuracy, "o-", color=COLOURS[0])
-    axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="share of tracks that is kept, the surest", ylabel="accuracy")
+    axis.plot(*zip(*points, strict=True), "o-", color=COLORS[0])
+    axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="coverage (most confident tracks first)", ylabel="accuracy")
     axis.grid(alpha=0.3)
     return figure
 
 
-def evaluation(folder: Path, genres: Sequence[str], metrics: dict[str, Any], title: str) -> list[Path]:
-    """Confusion matrix and reliability diagram of metrics (see training/metrics.py), as pictures in `folder`."""
-    return [
-        save(confusion_matrix(metrics["confusion"], genres, title), folder / "confusion_matrix.png"),
-        save(reliability(metrics["reliability"], metrics["calibration_error"], title), folder / "reliability.png"),
-    ]
+def evaluation(folder: Path, genres: Sequence[str], metrics: Mapping[str, Any], title: str) -> list[Path]:
+    """Write the confusion matrix and the reliability diagram of evaluation metrics, those of them that it has."""
+    written = []
+    if "confusion_matrix" in metrics:
+        figure = confusion_matrix(metrics["confusion_matrix"], genres, title)
+        written.append(save(figure, folder / "confusion_matrix.png"))
+    if "reliability_bins" in metrics:
+        figure = reliability(metrics["reliability_bins"], metrics["ece"], title)
+        written.append(save(figure, folder / "reliability.png"))
+    return written
 
 
-def timeline(prediction: Prediction, waveform: Array, why: Explanation | None = None) -> Figure:
-    """The waveform, coloured by genre, over the probabilities of each segment; time in seconds.
+def timeline(prediction: Prediction, waveform: Array, explanation: Explanation | None = None) -> Figure:
+    """The waveform (n,), colored by the segments' genres, above the segments' probabilities; time in seconds.
 
-    Below it, where `why` is given, the log-mel frames, and what in them the genre rests on.
+    With an `explanation`, its log-mel frames and weights below.
     """
-    rows = (1, 2, 2) if why else (1, 2)
-    figure, (top, bottom, *below) = _figure(11, 2 + 1.5 * sum(rows), len(rows), sharex=True, height_ratios=rows)
-    genres = list(prediction.probabilities)
-    low, high = peaks(waveform, 2000)
-    times = np.linspace(0, prediction.duration, len(low))
-    for segment in prediction.segments:
-        inside = (times >= segment.start) & (times <= segment.end + prediction.duration / len(low))
-        shade = colour(segment.genre, genres)
-        top.fill_between(times[inside], low[inside], high[inside], color=shade, linewidth=0)
-    edges = [segment.start for segment in prediction.segments] + [prediction.duration]
-    shares = [[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres]
-    top_edge = np.sum(shares, axis=0)
-    for genre, share in zip(genres, shares, strict=True):
-        name = f"{_literal(genre)} {prediction.probabilities[genre]:.0%}"
-        bottom.stairs(top_edge, edges, baseline=top_edge - share, fill=True, color=colour(genre, genres), label=name)
-        top_edge = top_edge - share
-    top.set(ylabel="waveform", yticks=[])
-    top.set_title(_literal(f"{printable(Path(prediction.file or '').name)}  {in_words(prediction)}"))
-    bottom.set(xlim=(0, prediction.duration), ylim=(0, 1), ylabel="probability")
-    if why:
-        _explanation(below[0], why)
-    (below or [bottom])[0].set_xlabel("seconds")
-    handles, names = bottom.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", frameon=False, title="whole track")
+    heights = (1, 2, 2) if explanation else (1, 2)
+    figure, axes = _figure(11, 2 + 1.5 * sum(heights), len(heights), sharex=True, height_ratios=heights)
+    _plot_waveform(axes[0], prediction, waveform)
+    _plot_probabilities(axes[1], prediction)
+    if explanation:
+        _plot_explanation(axes[2], explanation)
+    name = escape_control_chars(Path(prediction.file or "").name)
+    axes[0].set_title(_literal(f"{name}  {prediction.summary()}"))
+    axes[-1].set_xlabel("seconds")
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, title="whole track")
     return figure
 
 
-def _explanation(axis: Any, why: Explanation) -> None:
-    """Log-mel frames in grey; the cells of the explanation over them, the stronger the more they count."""
-    decibels = np.maximum(why.log_mel, why.log_mel.max() - 80).T
-    extent = (0.0, why.times[-1], 0.0, float(why.weights.shape[1]))
+def _plot_waveform(axis: Axes, prediction: Prediction, waveform: Array) -> None:
+    genres = list(prediction.probabilities)
+    starts = np.unique(np.linspace(0, len(waveform), WAVEFORM_COLUMNS, endpoint=False).astype(np.intp))
+    low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
+    times = np.linspace(0, prediction.duration, len(low))
+    column_seconds = prediction.duration / len(low)
+    for segment in prediction.segments:
+        inside = (times >= segment.start) & (times <= segment.end + column_seconds)
+        color = genre_color(segment.genre, genres)
+        axis.fill_between(times[inside], low[inside], high[inside], color=color, linewidth=0)
+    axis.set(ylabel="waveform", yticks=[])
+
+
+def _plot_probabilities(axis: Axes, prediction: Prediction) -> None:
+    """Stacked probabilities of each segment; the most probable genre of the track on top."""
+    genres = list(prediction.probabilities)
+    edges = [segment.start for segment in prediction.segments] + [prediction.duration]
+    values = np.array([[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres])
+    tops = values[::-1].cumsum(axis=0)[::-1]
+    for genre, value, top in zip(genres, values, tops, strict=True):
+        label = f"{_literal(genre)} {prediction.probabilities[genre]:.0%}"
+        axis.stairs(top, edges, baseline=top - value, fill=True, color=genre_color(genre, genres), label=label)
+    axis.set(xlim=(0, prediction.duration), ylim=(0, 1), ylabel="probability")
+
+
+def _plot_explanation(axis: Axes, explanation: Explanation) -> None:
+    """Log-mel frames in grey below the cells of the explanation, whose opacity is their weight."""
+    decibels = np.maximum(explanation.log_mel, explanation.log_mel.max() - 80).T
+    weights = explanation.weights.T
+    extent = (0.0, explanation.times[-1], 0.0, float(len(weights)))
     axis.imshow(decibels, origin="lower", aspect="auto", cmap="gray_r", extent=extent, interpolation="antialiased")
-    limit = float(np.abs(why.weights).max()) or 1.0
-    shades = np.zeros((*why.weights.T.shape, 4))
-    shades[..., :3] = np.where((why.weights.T > 0)[..., None], (0.0, 0.55, 0.2), (0.85, 0.1, 0.1))
-    shades[..., 3] = 0.75 * np.abs(why.weights.T) / limit
-    axis.imshow(shades, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
-    axis.set_yticks(range(len(why.frequencies)), [f"{round(f, -1):,.0f}" for f in why.frequencies])
-    axis.set(ylabel="Hz", title=f"green: speaks for {_literal(why.genre)}; red: against it")
+    cells = np.zeros((*weights.shape, 4))
+    cells[..., :3] = np.where((weights > 0)[..., None], SUPPORTING, OPPOSING)
+    cells[..., 3] = 0.75 * np.abs(weights) / (np.abs(weights).max() or 1)
+    axis.imshow(cells, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+    axis.set_yticks(range(len(explanation.frequencies)), [f"{round(f, -1):,.0f}" for f in explanation.frequencies])
+    axis.set(ylabel="Hz", title=f"green: evidence for {_literal(explanation.genre)}; red: against it")
 
 
-def peaks(waveform: Array, columns: int) -> tuple[Array, Array]:
-    """Minimum and maximum of a waveform (n,) in each of at most `columns` equal stretches."""
-    starts = np.unique(np.linspace(0, len(waveform), columns, endpoint=False).astype(np.intp))
-    low: Array = np.minimum.reduceat(waveform, starts)
-    high: Array = np.maximum.reduceat(waveform, starts)
-    return low, high
+def _figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+    import_optional("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, **options)
+
+
+def _literal(text: str) -> str:
+    """Escape dollar signs, which matplotlib would parse as mathematics."""
+    return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What a caller gets back: a Prediction, with its Segments along the time line."""
+"""Prediction and Segment: the schema of results in Python, JSON, tables and the HTTP API."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from musicclass.confidence import KNOWN
-
 UNKNOWN = "unknown"
+OOD_THRESHOLD = 0.5  # lower familiarity means out of distribution
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the track; `genre` and `best_guess` are None, and `confidence` 0, where it is silent."""
+    """A part of a track. If it is silent, genres are None, scores 0 and probabilities empty."""
 
     start: float  # seconds
     end: float  # seconds
-    genre: str | None  # "unknown" where it is unfamiliar or, with `min_confidence`, less sure than that
-    best_guess: str | None
+    genre: str | None  # "unknown" where familiarity is below 0.5 or, with `min_confidence`, confidence below that
+    top_genre: str | None
     confidence: float
-    probabilities: dict[str, float]  # empty where it is silent
+    familiarity: float
+    probabilities: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,32 @@ class Prediction:
     """The genre of one track."""
 
     file: str | None  # None for a waveform
-    genre: str  # "unknown" where the model isn't fit to say
-    best_guess: str  # the most probable genre all the same
-    confidence: float  # the probability of `best_guess`, lower where `familiarity` is below 0.5
-    familiarity: float  # near 1: sound and answer are like those of known music; 0.5 at its edge; 0 far off
-    probabilities: dict[str, float]  # every genre, most probable first; they sum to 1
-    duration: float  # seconds that were heard
+    genre: str  # "unknown" where familiarity is below 0.5 or, with `min_confidence`, confidence below that
+    top_genre: str  # the most probable genre
+    confidence: float  # the calibrated probability of `top_genre`
+    familiarity: float  # in-distribution score, 0 to 1; below 0.5: out of distribution, unlike the training data
+    probabilities: dict[str, float]  # of every genre, most probable first; they sum to 1
+    duration: float  # seconds of audio that were decoded
     segments: tuple[Segment, ...]
     model: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain, JSON-ready values."""
+        """JSON-ready values."""
         return asdict(self)
 
     def to_json(self, indent: int | None = None) -> str:
         """`to_dict` as one JSON object."""
         return json.dumps(self.to_dict(), indent=indent)
 
+    def summary(self) -> str:
+        """For example "jazz, 71% confident", or "unknown: unlike the training data; closest to jazz, 71%"."""
+        unfamiliar = "unlike the training data" if self.familiarity < OOD_THRESHOLD else ""
+        if self.genre == UNKNOWN:
+            reason = unfamiliar or "not confident enough"
+            return f"{UNKNOWN}: {reason}; closest to {self.top_genre}, {self.confidence:.0%}"
+        return f"{self.genre}, {self.confidence:.0%} confident" + (f", but {unfamiliar}" if unfamiliar else "")
 
-def in_words(prediction: Prediction) -> str:
-    """Such as "jazz, 71% sure", or "unknown: unlike the music this model knows; best guess jazz"."""
-    strange = "unlike the music this model knows" if prediction.familiarity < KNOWN else ""
-    sure = f"{prediction.confidence:.0%} sure"
-    if prediction.genre == UNKNOWN:
-        return f"{UNKNOWN}: {strange or f'only {sure}'}; best guess {prediction.best_guess}"
-    return f"{prediction.genre}, {sure}: {strange}" if strange else f"{prediction.genre}, {sure}"
+
+def is_in_distribution(familiarity: float, confidence: float, min_confidence: float | None) -> bool:
+    """Whether to predict a genre instead of "unknown": by familiarity or, if given, by `min_confidence` alone."""
+    return familiarity >= OOD_THRESHOLD if min_confidence is None else confidence >= min_confidence

@@ -1,37 +1,30 @@
-"""GTZAN: ten genres, 100 clips of 30 s each, as most papers use it.
+"""GTZAN: ten genres with 100 clips of 30 s each (G. Tzanetakis, P. Cook, IEEE Trans. Speech Audio Process. 10, 2002).
 
-Citation    G. Tzanetakis, P. Cook: Musical genre classification of audio signals.
-            IEEE Transactions on Speech and Audio Processing 10(5), 2002
-Index       gtzan_tracks.csv: artists (B. L. Sturm, arXiv:1306.1461), the fault-filtered split
-            (C. Kereliuk, B. L. Sturm, J. Larsen, 2015), hashes of the Kaggle copy's files
-Remotes     none: the music is copyrighted and has no official home; bring your own copy, as
-            genres_original/blues/blues.00000.wav and so on (.au, .flac, … are read too)
-Licence     copyrighted music, for research only
-Faults      jazz.00054 is corrupt in the Kaggle copy; 14 pairs are exact replicas; many more
-            are repetitions, distorted or mislabelled (see the index's source)
+There is no official download: copyrighted music, for research only.
+gtzan_tracks.csv, the index, has for each track: the artist (B. L. Sturm, arXiv:1306.1461), the subset in the
+fault-filtered split (C. Kereliuk, B. L. Sturm, J. Larsen, 2015) and the hash of its file in the Kaggle copy.
+Known faults: jazz.00054 is corrupt in the Kaggle copy; 14 pairs are exact replicas; further tracks are repetitions,
+distorted or mislabelled (see Sturm).
 """
 
 from __future__ import annotations
 
 import csv
 import functools
-import re
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
-from musicclass.datasets import AUDIO_SUFFIXES, Dataset, Track
-from musicclass.datasets.folder import cached_log_mel
+from musicclass.audio_files import AUDIO_SUFFIXES
+from musicclass.datasets import Dataset, Track
+from musicclass.datasets.cache import cached_log_mel
 from musicclass.errors import DatasetError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 CORRUPT_WAV = "jazz.00054"
-ID = re.compile(rf"({'|'.join(GENRES)})\.000\d\d")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What is known of one of the 1,000 tracks."""
+class Entry(NamedTuple):
+    """A row of the index."""
 
     artist: str
     filtered_split: str  # train, valid, test or excluded
@@ -41,60 +34,43 @@ class Entry:
 @functools.cache
 def index() -> dict[str, Entry]:
     """Track id -> Entry, for all 1,000 tracks."""
-    text = (resources.files("musicclass.datasets") / "gtzan_tracks.csv").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return {
-        row["track"]: Entry(row["artist"], row["filtered_split"], row["sha256_wav"]) for row in csv.DictReader(lines)
-    }
+    text = Path(__file__).with_name("gtzan_tracks.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return {row.pop("track"): Entry(**row) for row in rows}
 
 
-def describe(track_id: str, path: Path | None = None) -> Track:
-    """The Track of a GTZAN id such as blues.00000. Raises KeyError when there is no such track."""
+def make_track(track_id: str, path: Path | None = None) -> Track:
+    """The Track of a GTZAN id such as blues.00000. Raises KeyError for another id."""
     entry = index()[track_id]
     return Track(track_id, track_id.partition(".")[0], entry.artist, entry.sha256_wav, path)
 
 
-def looks_like(root: Path) -> bool:
+def is_gtzan(root: Path) -> bool:
     """Whether `root` has sub-folders named like GTZAN's genres, with files named like its tracks."""
-    return any(
-        ID.fullmatch(path.stem) for genre in GENRES if (root / genre).is_dir() for path in (root / genre).iterdir()
-    )
-
-
-def _ranges(ids: list[str]) -> str:
-    """Track ids, with runs of them shortened: blues.00002-00005, rock.00007."""
-    runs: list[list[str]] = []
-    numbers = {name: number for number, name in enumerate(index())}
-    for name in ids:
-        if runs and numbers[name] == numbers[runs[-1][-1]] + 1 and name[:-3] == runs[-1][0][:-3]:
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    return ", ".join(run[0] + (f"-{run[-1][-5:]}" if len(run) > 1 else "") for run in runs)
+    return any(path.stem in index() for genre in GENRES for path in (root / genre).glob("*"))
 
 
 def read(root: Path) -> Dataset:
-    """Open a copy of GTZAN, whole or not; its notes name what is missing or corrupt.
+    """Open a complete or partial copy of GTZAN; warnings name missing and corrupt tracks.
 
-    Raises DatasetError when no track is found.
+    Raises DatasetError when there are no tracks of it.
     """
-    found = {
+    paths = {
         path.stem: path
         for genre in GENRES
         for path in sorted((root / genre).glob(f"{genre}.*"))
         if path.suffix.lower() in AUDIO_SUFFIXES and path.stem in index()
     }
-    if not found:
-        raise DatasetError(f"{root}: no GTZAN track found; expected files such as {root / 'blues' / 'blues.00000.wav'}")
-    notes = []
-    if CORRUPT_WAV in found and found[CORRUPT_WAV].suffix == ".wav":
-        del found[CORRUPT_WAV]
-        notes.append(f"{CORRUPT_WAV}.wav is left out: it is corrupt in the Kaggle copy")
+    if not paths:
+        raise DatasetError(f"{root}: no GTZAN track; it needs files such as {root / 'blues' / 'blues.00000.wav'}")
+    warnings = []
+    if CORRUPT_WAV in paths and paths[CORRUPT_WAV].suffix == ".wav":
+        del paths[CORRUPT_WAV]
+        warnings.append(f"{CORRUPT_WAV}.wav is skipped: it is corrupt in the Kaggle copy")
     others = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in GENRES)
     if others:
-        notes.append(f"not GTZAN's, so left out: {', '.join(others)}; --dataset folder takes any genre")
-    missing = [track for track in index() if track not in found and track != CORRUPT_WAV]
+        warnings.append(f"not in GTZAN, so skipped: {', '.join(others)}; --dataset folder reads any genre")
+    missing = [track for track in index() if track not in paths and track != CORRUPT_WAV]
     if missing:
-        names = _ranges(missing)
-        notes.append(f"{len(missing)} of GTZAN's 1,000 tracks are missing: {names}")
-    return Dataset("gtzan", tuple(describe(*item) for item in sorted(found.items())), cached_log_mel, tuple(notes))
+        warnings.append(f"{len(missing)} of GTZAN's 1,000 tracks are missing, the first of them {missing[0]}")
+    return Dataset("gtzan", tuple(make_track(*item) for item in sorted(paths.items())), cached_log_mel, tuple(warnings))

@@ -1,4 +1,7 @@
-"""Which tracks train, which choose, which test: always whole tracks, and nothing on two sides."""
+"""Train/validation/test splits of tracks, with leakage checks.
+
+Parts of one track are never in two subsets. Exact replicas stay together and, but for `random`, so do artists.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musicclass.datasets import Dataset, Track, gtzan
-from musicclass.datasets.folder import matched, read_column
-from musicclass.errors import DatasetError, LeakError, require
+from musicclass.datasets.label_csv import match_track_names, read_column
+from musicclass.errors import DatasetError, LeakError, import_optional
 
-SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
-SIDES = tuple(SHARES)
+PROPORTIONS = {"train": 0.70, "valid": 0.15, "test": 0.15}
+SUBSETS = tuple(PROPORTIONS)
+MAX_LEAKS_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Split:
-    """Track ids on three sides; `test` may be empty."""
+    """Track ids of each subset; `test` may be empty."""
 
     name: str
     train: tuple[str, ...]
@@ -26,152 +30,170 @@ class Split:
     test: tuple[str, ...] = ()
     seed: int = 42
 
-    def sides(self) -> dict[str, tuple[str, ...]]:
+    def subsets(self) -> dict[str, tuple[str, ...]]:
+        """Subset -> its track ids."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
-def make_split(dataset: Dataset, how: str = "random", seed: int = 42) -> Split:
+def make_split(dataset: Dataset, how: str = "auto", seed: int = 42) -> Split:
     """Split by `how`:
 
-    random    70/15/15 in each genre; exact replicas stay together
-    artist    the same, and all tracks of an artist stay together; tracks of unknown artists only train
+    auto      filtered for GTZAN, artist where artists are known, else random
+    random    70/15/15 in each genre; exact replicas stay together, artists don't
+    artist    the same, and all tracks of an artist stay together; tracks of unknown artists are used in training only
     filtered  GTZAN without its faults, by artist (Kereliuk, Sturm, Larsen 2015)
-    FILE.csv  columns track, split (train, valid, test; excluded or empty: not used), and, to have
-              them kept apart, artist
+    FILE.csv  columns track, split (train, valid, test; excluded or empty: not used) and, optionally, artist
 
     Raises DatasetError when it can't be done, LeakError when a split from a file leaks.
     """
-    tracks, artists = dataset.tracks, dict[str, str]()
-    if how == "random":
-        sides = _balanced(tracks, {track.id: track.content or track.id for track in tracks}, seed)
-    elif how == "artist":
-        if not any(track.artist for track in tracks):
-            raise DatasetError("no artists are known here; give a CSV (track, artist) with --artists")
-        sides = _by_artist(tracks, seed)
-    elif how == "filtered":
-        sides = _filtered(dataset)
-    elif how.lower().endswith(".csv"):
-        artists, _ = matched(read_column(Path(how), "artist", optional=True), [track.id for track in tracks])
+    how = _default_split(dataset) if how == "auto" else how
+    tracks, from_file = dataset.tracks, how.lower().endswith(".csv")
+    if from_file:
+        artists, _ = match_track_names(read_column(Path(how), "artist", optional=True), [track.id for track in tracks])
         tracks = tuple(replace(track, artist=artists.get(track.id, track.artist)) for track in tracks)
-        sides = _from_file(dataset, Path(how))
+        subset_of, check_artists = _from_file(dataset, Path(how)), bool(artists)
+    elif how in METHODS:
+        subset_of, check_artists = METHODS[how](tracks, seed), how != "random"
     else:
-        raise DatasetError(f"unknown split {how!r}; there are: random, artist, filtered, FILE.csv")
-    train, valid, test = (tuple(track.id for track in tracks if sides.get(track.id) == side) for side in SIDES)
+        raise DatasetError(f"unknown split {how!r}; choose auto, {', '.join(METHODS)} or FILE.csv")
+    train, valid, test = (tuple(t.id for t in tracks if subset_of.get(t.id) == subset) for subset in SUBSETS)
     split = Split(Path(how).name, train, valid, test, seed)
-    if not split.train or not split.valid:
-        raise DatasetError(f"split {how}: too few tracks: {len(split.train)} train, {len(split.valid)} validate")
-    refuse_leaks(split, tracks, artists=how in ("artist", "filtered") or bool(artists))
+    if not train or not (valid or from_file):  # a split from a file may be for training with calibration folds
+        raise DatasetError(
+            f"split {how}: too few tracks, {len(train)} for training and {len(valid)} for validation; "
+            "add tracks, or choose another --split"
+        )
+    check_leakage(split, tracks, check_artists)
     return split
 
 
-def refuse_leaks(split: Split, tracks: Iterable[Track], artists: bool) -> None:
-    """Raise LeakError, with names, when a track, an exact replica or (if asked) an artist is on two sides."""
+def _default_split(dataset: Dataset) -> str:
+    if all(track.id in gtzan.index() for track in dataset.tracks):
+        return "filtered"
+    return "artist" if any(track.artist for track in dataset.tracks) else "random"
+
+
+def check_leakage(split: Split, tracks: Iterable[Track], artists: bool) -> None:
+    """Raise LeakError, with names, when a track, an exact replica or, with `artists`, an artist is in two subsets."""
     by_id = {track.id: track for track in tracks}
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    first_of: dict[tuple[str, str], tuple[str, str]] = {}
     leaks = []
-    for side, ids in split.sides().items():
+    for subset, ids in split.subsets().items():
         for track in (by_id[name] for name in ids if name in by_id):
-            keys = [("track", track.id), ("replica", track.content), ("artist", track.artist if artists else "")]
+            keys = [("track", track.id), ("replica", track.audio_hash), ("artist", track.artist if artists else "")]
             for kind, value in keys:
-                first_side, first = seen.setdefault((kind, value), (side, track.id)) if value else (side, "")
-                if first_side != side:
+                first_subset, first = first_of.setdefault((kind, value), (subset, track.id)) if value else (subset, "")
+                if first_subset != subset:
                     what = f"artist {value}: " if kind == "artist" else f"{kind}: "
-                    leaks.append(f"{what}{first} ({first_side}) and {track.id} ({side})")
+                    leaks.append(f"{what}{first} ({first_subset}) and {track.id} ({subset})")
     if leaks:
-        shown = "\n  ".join(leaks[:20]) + (f"\n  and {len(leaks) - 20} more" if len(leaks) > 20 else "")
-        raise LeakError(f"split {split.name} leaks, so its results would mean nothing:\n  {shown}")
+        more = [f"and {len(leaks) - MAX_LEAKS_SHOWN} more"] if len(leaks) > MAX_LEAKS_SHOWN else []
+        shown = "\n  ".join(leaks[:MAX_LEAKS_SHOWN] + more)
+        raise LeakError(f"split {split.name} leaks between subsets; move these tracks into one subset:\n  {shown}")
 
 
-def _balanced(tracks: Iterable[Track], groups: dict[str, str], seed: int) -> dict[str, str]:
-    """Track id -> side: groups, large ones first, each to where its genres stay furthest below their share.
+def _random(tracks: Sequence[Track], seed: int) -> dict[str, str]:
+    return _stratified_group_split(tracks, {track.id: track.audio_hash or track.id for track in tracks}, seed)
 
-    A genre's last groups go to the sides that have none of it yet.
+
+def _by_artist(tracks: Sequence[Track], seed: int) -> dict[str, str]:
+    """Groups are tied by artists and exact replicas; a group with an unknown artist is used in training only."""
+    if not any(track.artist for track in tracks):
+        raise DatasetError("no artists are known; give a CSV (track, artist) with --artists, or use --split random")
+    group_of, unknown = artist_groups(tracks)
+    known = [track for track in tracks if group_of[track.id] not in unknown]
+    training_only = {track.id: "train" for track in tracks if group_of[track.id] in unknown}
+    return _stratified_group_split(known, group_of, seed) | training_only
+
+
+def _filtered(tracks: Sequence[Track], seed: int) -> dict[str, str]:
+    others = [track.id for track in tracks if track.id not in gtzan.index()]
+    if others:
+        raise DatasetError(f"split filtered is for GTZAN, which has no track {others[0]}; use --split auto")
+    return {track.id: gtzan.index()[track.id].filtered_split for track in tracks}
+
+
+METHODS = {"random": _random, "artist": _by_artist, "filtered": _filtered}
+
+
+def _stratified_group_split(tracks: Iterable[Track], group_of: dict[str, str], seed: int) -> dict[str, str]:
+    """Track id -> subset. Groups, large ones first, go where their genres are furthest below their proportion.
+
+    A genre's last groups go to the subsets that have none of it yet.
     """
     members: dict[str, list[Track]] = defaultdict(list)
     for track in sorted(tracks, key=lambda track: track.id):
-        members[groups[track.id]].append(track)
+        members[group_of[track.id]].append(track)
     total = Counter(track.genre for group in members.values() for track in group)
-    left = Counter(genre for group in members.values() for genre in {track.genre for track in group})
+    n_groups_left = Counter(genre for group in members.values() for genre in {track.genre for track in group})
     placed: Counter[tuple[str, str]] = Counter()
     order = sorted(members)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda name: -len(members[name]))  # stable: groups of one size stay shuffled
-    sides = {}
+    subset_of = {}
     for name in order:
         genres = Counter(track.genre for track in members[name])
-        bare = {genre: [s for s in SIDES if not placed[genre, s]] for genre in genres}
-        needy = [s for genre, empty in bare.items() if len(empty) >= left[genre] for s in empty]
-        room = {s: sum(n * (1 - (placed[g, s] + n) / (total[g] * SHARES[s])) for g, n in genres.items()) for s in SIDES}
-        side = max(needy or SIDES, key=room.__getitem__)
+        empty = {genre: [s for s in SUBSETS if not placed[genre, s]] for genre in genres}
+        urgent = [s for genre, subsets in empty.items() if len(subsets) >= n_groups_left[genre] for s in subsets]
+        room = {
+            s: sum(n * (1 - (placed[g, s] + n) / (total[g] * PROPORTIONS[s])) for g, n in genres.items())
+            for s in SUBSETS
+        }
+        subset = max(urgent or SUBSETS, key=room.__getitem__)
         for genre, n in genres.items():
-            placed[genre, side] += n
-            left[genre] -= 1
-        sides.update({track.id: side for track in members[name]})
-    return sides
+            placed[genre, subset] += n
+            n_groups_left[genre] -= 1
+        subset_of.update({track.id: subset for track in members[name]})
+    return subset_of
 
 
-def artist_folds(tracks: Sequence[Track], count: int, seed: int = 0) -> list[Split]:
-    """Cross-validation: each track of a known artist is in `valid` of one fold, with all others of that artist.
+def artist_kfold(tracks: Sequence[Track], n_folds: int, seed: int = 0) -> list[Split]:
+    """Cross-validation by artist: each track of a known artist is in `valid` of one fold, with all of that artist.
 
-    Tracks of unknown artists only train. Raises DatasetError when there are too few artists.
+    Tracks of unknown artists are used in training only. Raises DatasetError when there are too few artists.
     """
-    label, unknown = _artist_groups(tracks)
-    judged = [track for track in tracks if label[track.id] not in unknown]
-    groups = [label[track.id] for track in judged]
-    if len(set(groups)) < count:
-        raise DatasetError(f"{len(set(groups))} known artists are too few for {count} folds")
-    model_selection = require("sklearn.model_selection", "train")
-    folds = model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    group_of, unknown = artist_groups(tracks)
+    known = [track for track in tracks if group_of[track.id] not in unknown]
+    groups = [group_of[track.id] for track in known]
+    if len(set(groups)) < n_folds:
+        raise DatasetError(f"{len(set(groups))} known artists are too few for {n_folds} folds; use fewer folds")
+    model_selection = import_optional("sklearn.model_selection", "train")
+    folds = model_selection.StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     splits: list[Split] = []
-    for _, chosen in folds.split(judged, [track.genre for track in judged], groups):
-        valid = {judged[i].id for i in chosen}
+    for _, rows in folds.split(known, [track.genre for track in known], groups):
+        valid = {known[i].id for i in rows}
         train = tuple(track.id for track in tracks if track.id not in valid)
-        splits.append(Split(f"fold {len(splits) + 1} of {count}", train, tuple(sorted(valid)), seed=seed))
+        splits.append(Split(f"fold {len(splits) + 1} of {n_folds}", train, tuple(sorted(valid)), seed=seed))
     return splits
 
 
-def _by_artist(tracks: Iterable[Track], seed: int) -> dict[str, str]:
-    """Artists and exact replicas tie tracks together; a group with an unknown artist in it only trains."""
+def artist_groups(tracks: Iterable[Track]) -> tuple[dict[str, str], set[str]]:
+    """Track id -> its group, tied together by artists and exact replicas; and the groups with an unknown artist."""
     tracks = list(tracks)
-    label, unknown = _artist_groups(tracks)
-    sides = _balanced([t for t in tracks if label[t.id] not in unknown], label, seed)
-    return sides | {track.id: "train" for track in tracks if label[track.id] in unknown}
-
-
-def _artist_groups(tracks: Iterable[Track]) -> tuple[dict[str, str], set[str]]:
-    """Track id -> a name for all that one artist, or an exact replica, ties together; names with unknown artists."""
-    tracks = list(tracks)
-    parent: dict[str, str] = {}
+    parent: dict[str, str] = {}  # union-find
 
     def root(name: str) -> str:
         while parent.setdefault(name, name) != name:
-            parent[name] = name = parent[parent[name]]  # halves the way, or one artist's tracks are a long chain
+            parent[name] = name = parent[parent[name]]  # path halving
         return name
 
     for track in tracks:
-        for tie in (f"artist {track.artist}", f"content {track.content}"):
+        for tie in (f"artist {track.artist}", f"audio {track.audio_hash}"):
             if not tie.endswith(" "):
                 parent[root(tie)] = root(track.id)
-    label = {track.id: root(track.id) for track in tracks}
-    return label, {label[track.id] for track in tracks if not track.artist}
-
-
-def _filtered(dataset: Dataset) -> dict[str, str]:
-    strangers = [track.id for track in dataset.tracks if track.id not in gtzan.index()]
-    if strangers:
-        raise DatasetError(f"split filtered is for GTZAN; {strangers[0]} is none of its tracks")
-    return {track.id: gtzan.index()[track.id].filtered_split for track in dataset.tracks}
+    group_of = {track.id: root(track.id) for track in tracks}
+    return group_of, {group_of[track.id] for track in tracks if not track.artist}
 
 
 def _from_file(dataset: Dataset, path: Path) -> dict[str, str]:
-    table = read_column(path, "split")
-    odd = sorted(set(table.values()) - {*SIDES, "excluded", ""})
-    if odd:
-        raise DatasetError(f"{path}: {odd[0]!r} is no side of a split; there are: {', '.join(SIDES)}, excluded")
+    values = read_column(path, "split")
+    invalid = sorted(set(values.values()) - {*SUBSETS, "excluded", ""})
+    if invalid:
+        raise DatasetError(f"{path}: unknown subset {invalid[0]!r}; use {', '.join(SUBSETS)} or excluded")
     ids = {track.id for track in dataset.tracks}
-    sides, unknown = matched(table, ids)
-    if not sides:
-        raise DatasetError(f"{path}: none of its tracks is in {dataset.name}, whose tracks are named like {min(ids)}")
+    subset_of, unknown = match_track_names(values, ids)
+    if not subset_of:
+        raise DatasetError(f"{path}: none of its tracks is in {dataset.name}, whose tracks have names like {min(ids)}")
     if unknown:
         raise DatasetError(f"{path}: {len(unknown)} tracks are not in {dataset.name}: {', '.join(unknown[:5])}")
-    return sides
+    return subset_of

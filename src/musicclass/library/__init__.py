@@ -1,5 +1,4 @@
-"""A whole music library: many files -> one table of genres, in parallel, whatever is wrong with some of them.
+"""A whole music library: many files -> one table of genres, in parallel, though some of them are damaged.
 
-run.py: walk the folders -> journal.py: what is done, what is to do -> workers.py: processes that may die
--> journal.py again -> writers.py: the table; report.py: a page to look at.
+run.py: folders -> files; results.py: the files to process; workers.py: their predictions; table.py, report.py: outputs
 """

@@ -1,4 +1,4 @@
-"""One HTML page on a whole library; it needs no other file and no network."""
+"""One HTML page about a whole library; it needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -7,49 +7,42 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from string import Template
 
-from musicclass.library.journal import Row
-from musicclass.plots import colour
+from musicclass.library.results import Row
+from musicclass.palette import genre_color
 
-MOST_ROWS = 20_000  # of failed files and, of the others, the least sure, that the page's table holds
-STEPS = 20  # of the confidence's histogram
+MAX_ROWS = 20_000  # of the page's table: failed files, then the least confident predictions
+BINS = 20  # of the histogram of confidence
+COLUMNS = ("file", "genre", "confidence", "duration", "status", "error")
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def page(rows: Iterable[Row], genres: Sequence[str], model: str) -> str:
-    """The report on rows as writers.plain makes them; no more of them than MOST_ROWS are held at once."""
-    told: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    sure, files, seconds = [0] * STEPS, 0, 0.0
+def html_report(
+    rows: Iterable[Row], predicted: Counter[str], failures: Counter[str], genres: Sequence[str], model: str
+) -> str:
+    """The page about rows of table_row, whose genres and failures are counted; MAX_ROWS are in memory at once."""
+    histogram, seconds = [0] * BINS, 0.0
 
-    def counted() -> Iterable[Row]:
-        nonlocal files, seconds
-        for row in rows:
-            files += 1
-            if row["genre"] is None:
-                failures[row["status"]] += 1
-            else:
-                told[row["genre"]] += 1
-                seconds += row["duration"]
-                sure[min(STEPS - 1, int(row["confidence"] * STEPS))] += 1
-            yield row
+    def count(row: Row) -> Row:
+        nonlocal seconds
+        if row["genre"] is not None:
+            seconds += row["duration"]
+            histogram[min(BINS - 1, int(row["confidence"] * BINS))] += 1
+        return row
 
-    least = heapq.nsmallest(MOST_ROWS, counted(), key=lambda row: -1.0 if row["genre"] is None else row["confidence"])
-    data: dict[str, Any] = {
+    shown = heapq.nsmallest(
+        MAX_ROWS, map(count, rows), key=lambda row: -1.0 if row["genre"] is None else row["confidence"]
+    )
+    data = {
         "model": model,
-        "files": files,
+        "files": predicted.total() + failures.total(),
         "hours": seconds / 3600,
-        "genres": told.most_common(),
+        "genres": predicted.most_common(),
         "failures": failures.most_common(),
-        "sure": sure,
-        "colours": {genre: colour(genre, genres) for genre in genres},
-        "rows": [[_short(row[name]) for name in ("path", "genre", "confidence", "duration", "status", "error")]
-                 for row in least],
-    }  # fmt: skip
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
-    return TEMPLATE.read_text(encoding="utf-8").replace("DATA", text, 1)
-
-
-def _short(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+        "histogram": histogram,
+        "colors": {genre: genre_color(genre, genres) for genre in genres},
+        "rows": [[row[name] for name in COLUMNS] for row in shown],
+    }
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no </script> inside the script element
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(data=text)

@@ -1,252 +1,204 @@
-"""Folders -> a table of genres, on all cores of this machine; see __init__.py for the way."""
+"""Files in folders -> predictions on all cores -> a table of genres; see __init__.py for the steps."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.progress import TextColumn
-
-from musicclass import walk
-from musicclass.bundle import Bundle, load_bundle
-from musicclass.errors import (
-    AudioError,
-    DecodeError,
-    InvalidSampleError,
-    LibraryError,
-    SilentError,
-    TooShortError,
-)
+from musicclass.audio_files import iter_audio_files
+from musicclass.errors import AudioError, LibraryError
 from musicclass.files import write_text
-from musicclass.library import store, writers
-from musicclass.library.journal import Journal, Row
-from musicclass.library.report import page
-from musicclass.library.workers import Failure, Pool, Task
-from musicclass.prediction import Prediction
-from musicclass.printing import progress_bar
+from musicclass.library import remote, table
+from musicclass.library.report import html_report
+from musicclass.library.results import ResultStore, Row
+from musicclass.saved_model import SavedModel, load_model
+from musicclass.workers import OK, TaskFailure, TaskFn, WorkerPool, task_failure, usable_cores
 
-STATUS = {DecodeError: "unreadable", SilentError: "silent", InvalidSampleError: "invalid", TooShortError: "too short"}
-OK = "ok"
-LINE_SECONDS = 30.0  # between two lines on how far it is, where no bar can be drawn
+MAX_TIME = 2**63 - 1  # SQLite's largest integer
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a library is heard; what changes answers is in `settings`."""
+class ScanOptions:
+    """How the files of a library are processed."""
 
     model: str = "gtzan"
     min_confidence: float | None = None
-    timeline: bool = False
-    workers: int = field(default_factory=lambda: usable_cores())
-    timeout: float = 60.0  # seconds for one file
-    max_memory: float = 1e9  # bytes for one worker
-    fast: bool = False  # a few windows of each track only
-    retry: bool = False  # failed files again
-    ray: str | None = None  # the address of a Ray cluster, or "local": instead of workers of our own
+    segments: bool = False  # store the segments along each track as well
+    sampled: bool = False  # predict from a few windows of each track
+    workers: int = field(default_factory=usable_cores)
+    timeout: float = 60.0  # seconds for each file
+    max_memory: float = 1e9  # bytes for each worker
+    retry_failed: bool = False
+    ray: str | None = None  # the address of a Ray cluster, or "local", instead of a WorkerPool
 
-    def settings(self, bundle: Bundle) -> tuple[str, str]:
-        """What answers depend on, as two short words: one for the model, one for the rest."""
+    def settings(self, model: SavedModel) -> tuple[str, str]:
+        """Hashes of what a row depends on beside the file: the model, and the options."""
         from musicclass import __version__
 
-        model = [__version__, bundle.card["sha256"], bundle.card.get("confidence")]
-        rest = [self.min_confidence, self.timeline, self.fast]
-        first, second = (hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12] for what in (model, rest))
+        parts = [__version__, model.card["sha256"]], [self.min_confidence, self.segments, self.sampled]
+        first, second = (hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12] for part in parts)
         return first, second
 
 
 @dataclass
-class Summary:
-    """What a run came to."""
+class ScanSummary:
+    """The state of a run, and its result."""
 
-    files: int = 0  # in the table
-    done_now: int = 0
-    seconds: float = 0.0  # of this run
-    heard: float = 0.0  # seconds of music, in this run
-    genres: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
+    files: int = 0  # rows of the table
+    done: int = 0  # files, with those of earlier runs
+    already_done: int = 0  # files, by earlier runs
+    failed: int = 0  # files of this run
+    audio_seconds: float = 0.0  # of this run's files
+    seconds: float = 0.0  # duration of this run
+    genres: Counter[str] = field(default_factory=Counter)  # in the table
+    failures: Counter[str] = field(default_factory=Counter)  # in the table, by status
+
+    @property
+    def processed(self) -> int:
+        """The number of files that this run processed."""
+        return self.done - self.already_done
+
+
+ProgressCallback = Callable[[ScanSummary], None]
 
 
 def run(
-    names: Iterable[str], out: Path, options: Options, report: Path | None = None, make_task: Any = None
-) -> Summary:
-    """Hear all audio files in the folders `names`, and write the table `out`, and the page `report`; files that are
-    done are not heard again.
+    names: Iterable[str],
+    out: Path,
+    options: ScanOptions,
+    report: Path | None = None,
+    on_progress: ProgressCallback = lambda summary: None,
+) -> ScanSummary:
+    """Predict the genre of all audio files in the folders `names`; write the table `out` and the HTML page `report`.
 
-    `make_task` replaces what workers do, for tests. Raises LibraryError, BundleError and MissingExtraError before
-    anything is heard; a file that can't be used is a row.
+    Files that are done and unchanged aren't processed again; a file that can't be used is a row with an error. Raises
+    LibraryError, ModelError and MissingExtraError before the first file is processed.
     """
-    writers.check_output(out)
-    files = look_at(names)
-    bundle = load_bundle(options.model)
-    summary, begun = Summary(), time.monotonic()
-    with Journal(journal_path(out), options.settings(bundle)) as journal:
-        journal.see(files)
-        for _, row in hear(journal, options, bundle, make_task):
-            summary.done_now += 1
-            summary.heard += row.get("duration") or 0.0
-        summary.seconds = time.monotonic() - begun
-        summary.files, _ = journal.count()
-        columns = writers.columns(bundle.genres, options.timeline)
-        writers.write(out, _counted(journal.rows(), columns, summary), bundle.genres, options.timeline)
+    table.check_output(out)
+    files = scan(names)
+    model = load_model(options.model)
+    summary = ScanSummary()
+    with ResultStore(store_path(out), options.settings(model), retry_failed=options.retry_failed) as store:
+        store.upsert_files(files)
+        for _ in process_files(store, options, model, on_progress, summary):
+            pass
+        columns = table.columns(model.genres, options.segments)
+        table.write(out, (table.table_row(row, columns) for row in _counted(store.rows(), summary)), columns)
         if report:
-            rows = (writers.plain(row, columns) for row in journal.rows())
-            write_text(report, page(rows, bundle.genres, bundle.name))
+            rows = (table.table_row(row, columns) for row in store.rows())
+            write_text(report, html_report(rows, summary.genres, summary.failures, model.genres, model.name))
     return summary
 
 
-def hear(journal: Journal, options: Options, bundle: Bundle, make_task: Any = None) -> Iterator[tuple[str, Row]]:
-    """Hear the files that are still to do, and keep each row; yields them as they come, and shows how far it is."""
-    files, to_do = journal.count(options.retry)
-    with _pool(options, bundle, make_task, to_do) as pool, _Display(files - to_do, files) as display:
-        for path, value in pool.map(journal.pending(options.retry)):
-            row = as_row(path, value, bundle.name)
-            journal.record(path, row, failed=row["status"] != OK)
-            display.step(row)
-            yield path, row
+def process_files(
+    store: ResultStore, options: ScanOptions, model: SavedModel, on_progress: ProgressCallback, summary: ScanSummary
+) -> Iterator[tuple[str, Row]]:
+    """Predict and store the rows of the store's pending files; yields them in order of completion.
+
+    `summary` is updated, and passed to `on_progress` after each file.
+    """
+    start = time.monotonic()
+    summary.files, pending = store.count()
+    summary.done = summary.already_done = summary.files - pending
+    on_progress(summary)
+    for file, row in predict_files(store.pending(), pending, options, model):
+        failed = row["status"] != OK
+        store.record(file, row, failed)
+        summary.done += 1
+        summary.failed += failed
+        summary.audio_seconds += row.get("duration") or 0.0
+        summary.seconds = time.monotonic() - start
+        on_progress(summary)
+        yield file, row
 
 
-def _pool(options: Options, bundle: Bundle, make_task: Any, to_do: int) -> Any:
-    if options.ray and to_do:
-        from musicclass.library.on_ray import RayPool
+def predict_files(
+    files: Iterable[str], n_files: int, options: ScanOptions, model: SavedModel
+) -> Iterator[tuple[str, Row]]:
+    """Each file with its row, in order of completion, from a pool of workers or, with `options.ray`, from Ray."""
+    make_task, workers = functools.partial(make_predict_task, options), min(options.workers, max(1, n_files))
+    with WorkerPool(make_task, workers, options.timeout, options.max_memory) as pool:
+        results = pool.map(files)
+        if options.ray and n_files:
+            from musicclass.library.ray_backend import map_files
 
-        return RayPool(bundle, options)
-    make_task = make_task or functools.partial(
-        make_listener, options.model, options.min_confidence, options.timeline, options.fast
-    )
-    return Pool(make_task, min(options.workers, max(1, to_do)), options.timeout, options.max_memory)
+            results = map_files(files, model, options)
+        for file, value in results:
+            yield file, _result_row(file, value, model.name)
 
 
-def journal_path(out: Path) -> Path:
-    """Where the journal of a table lies: beside it."""
+def store_path(out: Path) -> Path:
+    """The ResultStore of a table: a file beside it."""
     return out.with_name(out.name + ".journal")
 
 
-def usable_cores() -> int:
-    """Cores that this process may use; on Windows, which can't wait for more processes, at most 60."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 60) if sys.platform == "win32" else cores
-
-
-def make_listener(model: str, min_confidence: float | None = None, timeline: bool = False, fast: bool = False) -> Task:
-    """What a worker does: path -> the row's part that comes from hearing the file, or a Failure."""
+def make_predict_task(options: ScanOptions) -> TaskFn:
+    """The task of a worker: file -> the part of its row that comes from the audio, or a TaskFailure."""
     from musicclass.classifier import Classifier
 
-    classifier = Classifier.load(model, min_confidence=min_confidence)
+    classifier = Classifier.load(options.model, min_confidence=options.min_confidence)
+    return file_task(lambda source: table.prediction_row(classifier.predict(source, options.sampled), options.segments))
 
-    def hear_one(path: str) -> Row | Failure:
+
+def file_task(process: TaskFn) -> TaskFn:
+    """A task that opens a path or an address for `process`, and returns an AudioError as a TaskFailure."""
+
+    def task(file: str) -> Any:
         try:
-            with opened(path) as source:
-                return as_told(classifier.predict(source, fast), timeline)
+            with remote.open_file(file) if remote.is_remote(file) else nullcontext(file) as source:
+                return process(source)
         except AudioError as error:
-            return failure(error)
+            return task_failure(error)
 
-    return hear_one
-
-
-def opened(path: str) -> AbstractContextManager[Any]:
-    """What to hear at a path or an address."""
-    return store.open_file(path) if store.is_remote(path) else nullcontext(path)
+    return task
 
 
-def as_told(told: Prediction, timeline: bool) -> Row:
-    """The part of a row that comes from hearing the file."""
-    names = ("duration", "genre", "best_guess", "confidence", "familiarity")
-    row = {name: getattr(told, name) for name in names}
-    row |= {f"p_{genre}": share for genre, share in told.probabilities.items()}
-    if timeline:
-        parts = ("start", "end", "genre", "confidence")
-        row["segments"] = [{name: getattr(part, name) for name in parts} for part in told.segments]
-    return row
-
-
-def failure(error: AudioError) -> Failure:
-    """An error as workers report it."""
-    return Failure(STATUS[type(error)], " ".join(str(error).split()))
-
-
-def as_row(path: str, value: Row | Failure, model: str) -> Row:
-    """What a worker has to say of a file, as its row."""
-    if not isinstance(value, Failure):
-        return {**value, "model": model, "status": OK}
-    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+def _result_row(file: str, value: Row | TaskFailure, model: str) -> Row:
+    """The row of a file from a worker's result."""
+    if not isinstance(value, TaskFailure):
+        return {**value, "status": OK}
+    name = os.fsencode(file).decode("utf-8", "backslashreplace")
     error = value.error if value.error.startswith(name) else f"{name}: {value.error}"
     return {"model": model, "status": value.status, "error": error}
 
 
-def look_at(names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-    """Each file in folders, or below addresses, with its size in bytes and time of modification in ns.
+def scan(names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """The audio files in folders or below addresses, with size in bytes and time of modification in ns (-1: unknown).
 
-    Raises LibraryError, before the first, for a name that leads to nothing.
+    Raises LibraryError, before the first, for a name that doesn't exist.
     """
-    tops = list(dict.fromkeys(name if store.is_remote(name) else os.path.abspath(name) for name in names))
+    tops = dict.fromkeys(name if remote.is_remote(name) else os.path.abspath(name) for name in names)
     for top in tops:
-        if not store.is_remote(top) and not os.path.exists(top):
-            raise LibraryError(f"{top}: no such file or folder; is its disk there?")
-    return _looked_at(tops)
+        if not remote.is_remote(top) and not os.path.exists(top):
+            raise LibraryError(f"{top}: no such file or folder; check the name, and that its disk is connected")
+    return itertools.chain.from_iterable(
+        remote.scan(top) if remote.is_remote(top) else _scan_local(top) for top in tops
+    )
 
 
-def _looked_at(tops: list[str]) -> Iterator[tuple[str, int, int]]:
-    for top in tops:
-        if store.is_remote(top):
-            yield from store.look_at(top)
-            continue
-        for path in walk.below(top) if os.path.isdir(top) else (top,):
-            try:
-                status = os.stat(path)
-                yield path, status.st_size, min(status.st_mtime_ns, 2**63 - 1)  # SQLite's largest number
-            except OSError:
-                yield path, 0, -1
+def _scan_local(top: str) -> Iterator[tuple[str, int, int]]:
+    for file in iter_audio_files(top) if os.path.isdir(top) else (top,):
+        try:
+            status = os.stat(file)
+            yield file, status.st_size, min(status.st_mtime_ns, MAX_TIME)
+        except OSError:
+            yield file, 0, -1
 
 
-def _counted(rows: Iterable[Row], columns: list[str], summary: Summary) -> Iterator[Row]:
+def _counted(rows: Iterable[Row], summary: ScanSummary) -> Iterator[Row]:
     for row in rows:
         if row["status"] == OK:
             summary.genres[row["genre"]] += 1
         else:
             summary.failures[row["status"]] += 1
-        yield writers.plain(row, columns)
-
-
-class _Display:
-    """How far it is, on stderr: a bar where that is a terminal, else a line now and then."""
-
-    def __init__(self, done: int, total: int):
-        self.bar = progress_bar(TextColumn("{task.fields[more]}"))
-        self.done, self.total, self.before = done, total, done
-        self.heard, self.failed = 0.0, 0
-        self.begun = self.told = time.monotonic()
-
-    def __enter__(self) -> _Display:
-        if self.before:
-            print(f"{self.before:,} of {self.total:,} files are done already", file=sys.stderr)
-        self.bar.start()
-        self.task = self.bar.add_task("Files", total=self.total, completed=self.done, more="")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def step(self, row: Row) -> None:
-        self.done += 1
-        self.failed += row["status"] != OK
-        self.heard += row.get("duration") or 0.0
-        now = time.monotonic()
-        seconds = max(1e-3, now - self.begun)
-        rate = (self.done - self.before) / seconds
-        words = f"{rate:,.1f} files/s, {self.heard / seconds:,.0f} times real time, {self.failed:,} failed"
-        self.bar.update(self.task, completed=self.done, more=words)
-        if self.bar.disable and now - self.told > LINE_SECONDS:
-            self.told = now
-            left = timedelta(seconds=round((self.total - self.done) / rate))
-            print(f"{self.done:,} of {self.total:,} files, {words}, {left} left", file=sys.stderr)
+        yield row

@@ -1,147 +1,243 @@
-"""Data set and split -> bundle: train, export, evaluate once on the test set."""
+"""Data set and split -> saved model: train, calibrate, export, evaluate."""
 
 from __future__ import annotations
 
+import csv
 import importlib
+import io
 import platform
+import shutil
 import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from musicclass import plots
-from musicclass.bundle import CARD, SIDE_NAMES, Bundle, judged_side, save_bundle
+from musicclass import plots, saved_model
 from musicclass.classifier import Classifier
-from musicclass.confidence import Confidence
-from musicclass.config import Config, to_dict, with_seed
+from musicclass.config import Config, to_dict
 from musicclass.datasets import Dataset
-from musicclass.datasets.splits import Split, refuse_leaks
+from musicclass.datasets.splits import Split, artist_kfold, check_leakage
 from musicclass.errors import DatasetError
-from musicclass.features import Array
-from musicclass.training.data import TrackWindows, familiar_windows, load_frames
-from musicclass.training.evaluate import in_words, predict_tracks, score, write_history
-from musicclass.training.export import to_onnx
-from musicclass.training.fit import fit, parts, pretrain
-from musicclass.training.model import ensemble
+from musicclass.evaluation.evaluate import Record, compute_metrics, evaluate_tracks, write_predictions
+from musicclass.evaluation.report import Evaluation, summarize_accuracy
+from musicclass.files import write_text
+from musicclass.progress import ProgressFn, no_progress
+from musicclass.saved_model import SUBSET_NAMES, SavedModel, best_available_metrics, save_model
+from musicclass.training import cross_validation
+from musicclass.training.batches import LabelledTracks, WindowedTracks
+from musicclass.training.calibration import Calibrator
+from musicclass.training.ensemble import build_ensemble
+from musicclass.training.export import quantize_int8, to_onnx
+from musicclass.training.graph import build_frontend, build_model
+from musicclass.training.ood import FeatureOodScorer
+from musicclass.training.trainer import Monitor, Trained, train_networks
+
+NETWORK_NAMES = {"cnn_lstm": "CNN-LSTM", "lda": "LDA", "baseline": "baseline CNN-LSTM"}
+QUANTIZATION_STEP = 4  # every so many of the training windows are used for the ranges of int8
 
 
-def train(dataset: Dataset, split: Split, config: Config, out: Path, name: str = "", resume: bool = False) -> Bundle:
-    """Train on `dataset` as `split` says, and write the bundle, its history and its pictures into the folder `out`.
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Trained and calibrated networks."""
 
-    With `resume`, goes on where an interrupted run with the same `out` stopped. Files that can't be used
-    are left out, with a warning. Raises DatasetError when `out` is taken, or tracks or settings don't fit, LeakError
-    when a track or a replica of it is on two sides.
+    training: LabelledTracks
+    networks: dict[str, list[Trained]]  # by branch
+    branch_weights: dict[str, float]
+    calibrator: Calibrator
+    calibration_data: str  # in words
+    cv: list[Record]  # of cross-validation; empty without
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Epoch by epoch, the mean over the networks of the first branch; empty for LDA alone."""
+        epochs = zip(*(each.history for each in next(iter(self.networks.values()))), strict=True)
+        return [{name: np.mean([row[name] for row in rows]).item() for name in rows[0]} for rows in epochs]
+
+
+def train(
+    dataset: Dataset,
+    split: Split,
+    config: Config,
+    out: Path,
+    name: str = "",
+    resume: bool = False,
+    monitor: Monitor | None = None,
+    progress: ProgressFn = no_progress,
+) -> SavedModel:
+    """Train on `dataset` by `split`, and write the model, its tables and its plots into the folder `out`.
+
+    Validation tracks calibrate the model. With `training.calibration_folds`, validation tracks are training tracks as
+    well, and the held-out tracks of cross-validation calibrate it. With `resume`, an interrupted run in `out` is
+    continued. Files that can't be used are skipped with a warning. Raises DatasetError when `out` is taken, or tracks
+    or settings don't fit, LeakError when a track or a replica of it is in two subsets.
     """
-    if (out / CARD).exists():
-        raise DatasetError(f"{out} already holds a model; give another --out, or delete it first")
-    if not resume and (begun := checkpoints(out)):
-        names = ", ".join(map(str, begun))
-        raise DatasetError(f"{out} holds an interrupted run; --resume goes on with it, or delete {names}")
-    refuse_leaks(split, dataset.tracks, artists=False)
-    frames = load_frames(dataset, (*split.train, *split.valid), config.features)
-    train_ids, valid_ids = ([i for i in side if i in frames] for side in (split.train, split.valid))
-    if not train_ids or not valid_ids:
-        raise DatasetError(f"{dataset.name}: no usable track left to train on or to validate by")
-    genres = dataset.genres
-    labels = {track.id: genres.index(track.genre) for track in dataset.tracks}
-    fitted = []
-    for part in parts(config):
-        number = part.training.seed - config.training.seed + 1
-        checkpoint, start = out / f"checkpoint-{part.model.network}-{number}.npz", None
-        if part.training.pretraining and not checkpoint.exists():  # one for all networks of the kind
-            first = with_seed(part, config.training.seed)
-            start = pretrain([frames[i] for i in train_ids], train_ids, first, out / "checkpoint-pretraining.npz")
-        fitted.append(fit(frames, labels, train_ids, valid_ids, genres, part, checkpoint, start))
-    model = ensemble(config.model, config.features.n_mfcc, len(genres), [one.get_weights() for one, _ in fitted])
-    history = fitted[0][1].history
-    network = to_onnx(model, config.model, config.features.n_mfcc, len(genres))
-    confidence = _confidence(model, frames, labels, train_ids, valid_ids, config)
-    sides = {"train": train_ids, "valid": valid_ids, "test": list(split.test)}
+    cross_validation.prepare_folder(out, saved_model.CARD, resume)
+    split = _check_split(split, dataset, config)
+    tracks = LabelledTracks.load(dataset, (*split.train, *split.valid), config.features, progress)
+    subsets = {
+        subset: tuple(i for i in ids if subset == "test" or i in tracks.frames)
+        for subset, ids in split.subsets().items()
+    }
+    fitted = _fit(tracks, split, config, out / cross_validation.WORK, monitor or Monitor())
+    ensemble, model = _export(fitted, config)
     card: dict[str, Any] = {
         "name": name or out.resolve().name,
-        "genres": list(genres),
+        "summary": "",
+        "genres": list(dataset.genres),
         "config": to_dict(config),
-        "data": data_of(dataset, split, sides),
-        "versions": versions(),
-        "parameters": model.count_params(),
-        "history": history,
-        "confidence": confidence.to_dict() | {"fitted_on": f"{len(valid_ids)} validation tracks"},
+        "members": [_member(each, config) for members in fitted.networks.values() for each in members],
+        "data": {
+            "name": dataset.name,
+            "warnings": list(dataset.warnings),
+            "split_name": split.name,
+            "split_seed": split.seed,
+            "counts": {subset: len(ids) for subset, ids in subsets.items()},
+        },
+        "calibration": {
+            "data": fitted.calibration_data,
+            "branch_weights": fitted.branch_weights,
+            "temperature": fitted.calibrator.temperature,
+            "biases": fitted.calibrator.biases.tolist(),
+        },
         "metrics": {},
-        "predictions": {},
+        "parameters": ensemble.count_params(),
+        "versions": versions(),
     }
-    _judge(card, dataset, network)
-    write_history(out / "history.csv", history)
-    plots.save(plots.history(history, card["name"]), out / "history.png")
-    side = judged_side(card)
-    plots.evaluation(out, genres, card["metrics"][side], f"{card['name']}, {SIDE_NAMES[side]} tracks")
-    bundle = save_bundle(out, network, card)  # last, so that a card means a whole model
-    for checkpoint in checkpoints(out):
-        checkpoint.unlink()
-    return bundle
+    records = _evaluate(card, model, fitted, dataset, subsets, progress)
+    card["summary"] = _summary(card)
+    _write_tables_and_plots(out, card, fitted, dataset, subsets, records)
+    saved = save_model(out, model, build_frontend(config.features), card)  # last, so a card means a complete model
+    shutil.rmtree(out / cross_validation.WORK)
+    return saved
 
 
-def checkpoints(out: Path) -> list[Path]:
-    """What an interrupted run left in the folder `out`."""
-    return sorted(out.glob("checkpoint-*.npz"))
+def _check_split(split: Split, dataset: Dataset, config: Config) -> Split:
+    """The split, whose validation tracks are training tracks where calibration is by folds."""
+    check_leakage(split, dataset.tracks, artists=False)
+    if config.training.calibration_folds:
+        return replace(split, train=(*split.train, *split.valid), valid=())
+    if not split.valid:
+        raise DatasetError(
+            f"split {split.name} has no validation tracks; calibrate with --set training.calibration_folds=5, "
+            "or choose another --split"
+        )
+    return split
 
 
-def data_of(dataset: Dataset, split: Split, sides: dict[str, list[str]]) -> dict[str, Any]:
-    """What a card says of the data: the tracks of each side are those that were used, not all of the split's."""
-    return {
-        "name": dataset.name,
-        "notes": list(dataset.notes),
-        "split_name": split.name,
-        "split_seed": split.seed,
-        "counts": {side: len(ids) for side, ids in sides.items()},
-        "split": sides,
-    }
+def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monitor: Monitor) -> Fitted:
+    training = tracks.subset(split.train, "training")
+    if not config.training.calibration_folds:
+        valid = tracks.subset(split.valid, "validation")
+        networks = train_networks(config, training, valid, work, monitor)
+        heldout = cross_validation.predict_heldout(networks, training, valid, config)
+        calibration = cross_validation.calibrate([heldout], heldout.ood)
+        return Fitted(training, networks, *calibration, f"{len(valid)} validation tracks", [])
+    folds = artist_kfold(training.tracks, config.training.calibration_folds)
+    by_fold = cross_validation.cross_validate(config, training, folds, work, monitor)
+    cv = cross_validation.evaluate_folds(by_fold, training.genres)
+    networks = train_networks(config, training, None, work, monitor)
+    windows = WindowedTracks.with_comb_filter(training, config.features).windows
+    ood = FeatureOodScorer.fit(windows, windows)
+    calibration = cross_validation.calibrate(by_fold, replace(ood, scale=cross_validation.mean_scale(by_fold)))
+    return Fitted(training, networks, *calibration, f"{len(cv)} held-out tracks of {len(folds)} folds by artist", cv)
 
 
-def _confidence(
-    model: keras.Model,
-    frames: dict[str, Array],
-    labels: dict[str, int],
-    train_ids: list[str],
-    valid_ids: list[str],
-    config: Config,
-) -> Confidence:
-    """Fitted on the validation tracks, which the network never trained on."""
-    learnt = familiar_windows([frames[i] for i in train_ids], config.features)
-    held_out = TrackWindows([frames[i] for i in valid_ids], config.features)
-    logits = held_out.logits(model.predict_on_batch)
-    return Confidence.fit(learnt, held_out.tracks, logits, np.array([labels[i] for i in valid_ids]))
+def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes]:
+    """The networks as one, and model.onnx."""
+    networks = {branch: [each.network for each in members] for branch, members in fitted.networks.items()}
+    ensemble = build_ensemble(networks, fitted.branch_weights)
+    network = to_onnx(ensemble)
+    if config.training.quantize and config.model.architecture != "lda":
+        windows = WindowedTracks.of(fitted.training, config.features).windows
+        full = [each for each in windows if each.shape[1] == config.features.window_frames]
+        network = quantize_int8(network, np.concatenate(full or windows[:1])[::QUANTIZATION_STEP])
+    return ensemble, build_model(network, fitted.calibrator, config.features, len(fitted.training.genres))
 
 
-def _judge(card: dict[str, Any], dataset: Dataset, network: bytes) -> None:
-    """Let the exported network predict the validation and, once, the test tracks; complete the card."""
+def _member(trained: Trained, config: Config) -> dict[str, Any]:
+    """What has to be known to train this network again, beside the model's configuration."""
+    model, training = trained.config.model, trained.config.training
+    member = {"architecture": model.architecture, "seed": training.seed}
+    if model.architecture == "cnn_lstm":
+        member["cepstral_mean_norm"] = model.cepstral_mean_norm
+    if training.pretrain_epochs:
+        member["pretraining_seed"] = config.training.seed
+    return member
+
+
+def _evaluate(
+    card: dict[str, Any],
+    model: bytes,
+    fitted: Fitted,
+    dataset: Dataset,
+    subsets: Mapping[str, Sequence[str]],
+    progress: ProgressFn,
+) -> dict[str, list[Record]]:
+    """The records of validation and test tracks by the exported model, and of cross-validation; completes the card."""
     with tempfile.TemporaryDirectory() as folder:
-        classifier = Classifier(save_bundle(Path(folder), network, card))
-    for side in ("valid", "test"):
-        ids = card["data"]["split"][side]
-        if ids:
-            card["predictions"][side] = predict_tracks(classifier, dataset, ids)
-            card["metrics"][side] = score(card["predictions"][side], classifier.genres)
-    card["about"] = _about(card)
+        classifier = Classifier(save_model(Path(folder), model, b"", card))
+        records = {name: evaluate_tracks(classifier, dataset, subsets[name], progress) for name in ("valid", "test")}
+    records = {subset: rows for subset, rows in (records | {"cv": fitted.cv}).items() if rows}
+    artists = {track.artist for track in fitted.training.tracks} - {""}
+    card["metrics"] = {
+        subset: compute_metrics(rows, dataset.genres, () if subset == "cv" else artists)
+        for subset, rows in records.items()
+    }
+    if overlap := card["metrics"].get("test", {}).get("artist_overlap"):
+        card["data"]["artist_overlap"] = overlap
+    return records
 
 
-def _about(card: dict[str, Any]) -> str:
-    """In plain words, what the model saw and how good it is."""
-    data, metrics = card["data"], card["metrics"]
-    counts = {side: len(ids) for side, ids in data["split"].items()}
-    told = {side: in_words(found, SIDE_NAMES[side]) for side, found in metrics.items()}
-    return (
-        f"Trained on {counts['train']} tracks of {data['name']} (split {data['split_name']}), chosen by its results on "
-        f"{counts['valid']} validation tracks. Right on {told['valid']}, which flatters it, as they chose it. "
-        + (f"Right on {told['test']}." if "test" in told else "Its test result is still to come.")
-    )
+def _summary(card: dict[str, Any]) -> str:
+    """What the model is, on what it was trained, and how good it is."""
+    data = card["data"]
+    counts = Counter(NETWORK_NAMES[member["architecture"]] for member in card["members"])
+    networks = " and ".join(f"{count} {name}s" if count > 1 else name for name, count in counts.items())
+    results = [
+        summarize_accuracy(Evaluation("", subset, card["metrics"][subset], []))
+        + (", on which it was calibrated" if subset == "valid" else "")
+        for subset in ("test", "cv", "valid")
+        if subset in card["metrics"]
+    ]
+    origin = f"trained on {data['counts']['train']} tracks of {data['name']} ({data['split_name']} split)"
+    return f"{networks}, {origin}; {'; '.join(results) or 'not evaluated'}."
+
+
+def _write_tables_and_plots(
+    out: Path,
+    card: dict[str, Any],
+    fitted: Fitted,
+    dataset: Dataset,
+    subsets: Mapping[str, Sequence[str]],
+    records: Mapping[str, Sequence[Record]],
+) -> None:
+    artist_of = {track.id: track.artist for track in dataset.tracks}
+    rows = [(track, subset, artist_of[track]) for subset, ids in subsets.items() for track in ids]
+    _write_csv(out / saved_model.SPLIT, [("track", "split", "artist"), *rows])
+    write_predictions(out / saved_model.PREDICTIONS, records, dataset.genres)
+    if history := fitted.history:
+        _write_csv(out / saved_model.HISTORY, [tuple(history[0]), *(tuple(row.values()) for row in history)])
+        plots.save(plots.history(history, card["name"]), out / "history.png")
+    if card["metrics"]:
+        subset = best_available_metrics(card)
+        plots.evaluation(out, card["genres"], card["metrics"][subset], f"{card['name']}, {SUBSET_NAMES[subset]} tracks")
+
+
+def _write_csv(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def versions() -> dict[str, str]:
-    """What the training ran on."""
+    """The versions of what training ran on."""
     import musicclass
 
     names = ("keras", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", keras.backend.backend())
-    found = {name: getattr(importlib.import_module(name), "__version__", "?") for name in names}
-    return {"musicclass": musicclass.__version__, "python": platform.python_version(), **found}
+    installed = {name: getattr(importlib.import_module(name), "__version__", "?") for name in names}
+    return {"musicclass": musicclass.__version__, "python": platform.python_version(), **installed}

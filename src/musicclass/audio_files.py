@@ -1,0 +1,62 @@
+"""Names given on the command line -> audio files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".aifc", ".wma",
+    ".wv", ".au", ".snd", ".caf", ".w64", ".ape", ".mka", ".mpc", ".tta", ".ac3",
+)  # fmt: skip
+
+
+def files(names: Iterable[str]) -> Iterator[str]:
+    """Expand folders (recursively, sorted), glob patterns, and `-` (one name per line of standard input).
+
+    Names without a match are passed on, so that the caller reports them.
+    """
+    for name in names:
+        matches: Iterable[str] = [name]
+        if name == "-":
+            matches = filter(None, (line.rstrip("\r\n") for line in sys.stdin or ()))
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            matches = sorted(glob.glob(name, recursive=True)) or [name]
+        for match in matches:
+            paths = iter_audio_files(match) if os.path.isdir(match) else iter(())
+            yield next(paths, match)  # a folder without audio files, or a file
+            yield from paths
+
+
+def iter_audio_files(folder: str) -> Iterator[str]:
+    """The audio files below a folder: its own first, then those of its subfolders, each sorted by name.
+
+    Symbolic links to folders are followed, but each folder is visited once; hidden files are skipped. The name of an
+    unreadable folder is passed on, so that the caller reports it.
+    """
+    visited: set[str] = set()
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        if (target := os.path.realpath(current)) in visited:
+            continue
+        visited.add(target)
+        unreadable: list[OSError] = []
+        _, subfolders, names = next(os.walk(current, onerror=unreadable.append), (current, [], []))
+        if unreadable:
+            yield current
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES:
+                yield os.path.join(current, name)
+        visible = (name for name in subfolders if not name.startswith("."))
+        pending += sorted((os.path.join(current, name) for name in visible), reverse=True)
+
+
+def unescape_path(path: str) -> str:
+    """The path on disk for a path in a table, where undecodable bytes are written as \\udcXX."""
+    if os.path.exists(path):
+        return path
+    return re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda match: chr(int(match[1], 16)), path)

@@ -1,0 +1,185 @@
+"""`musicclass train`, `musicclass cross-validate` and `musicclass extract-features`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from musicclass.cli.options import ArtistsOption, ConfigOption, DataArgument, KindOption, SetOption, SplitOption
+from musicclass.errors import import_optional
+
+if TYPE_CHECKING:
+    from musicclass.datasets import Dataset
+    from musicclass.datasets.splits import Split
+    from musicclass.training.trainer import Monitor, Step
+
+SplitSeedOption = Annotated[int, typer.Option(help="Seed of a random or artist split.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+ByOption = Annotated[
+    Literal["artist", "track"],
+    typer.Option(help="Keep each artist in one fold, or only each track, to measure leakage."),
+]
+
+
+def train(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the model, its card and its plots.")],
+    split: SplitOption = "auto",
+    split_seed: SplitSeedOption = 42,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    resume: ResumeOption = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs into OUT/tensorboard.")] = False,
+    dataset: KindOption = "auto",
+    artists: ArtistsOption = None,
+    name: Annotated[str, typer.Option(help="The model's name; by default, that of its folder.")] = "",
+    n_seeds: Annotated[int, typer.Option(min=1, help="Train this many models, with other seeds, below OUT.")] = 1,
+) -> None:
+    """Train a model, and evaluate it once on its test tracks."""
+    from musicclass.config import load_config
+
+    chosen = load_config(config, tuple(settings or ()))
+    runs = {out: chosen}
+    if n_seeds > 1:  # networks of different models have different seeds
+        seeds = range(1, 1 + n_seeds * chosen.model.ensemble_size, chosen.model.ensemble_size)
+        runs = {out / f"seed-{i}": load_config(config, (*(settings or ()), f"training.seed={i}")) for i in seeds}
+    tracks, parts = _open(data, dataset, artists, split, split_seed)
+    with _training(out, out / "tensorboard" if tensorboard else None) as monitor:
+        from musicclass.cli.evaluations import show_evaluations, stored_evaluations
+        from musicclass.progress import progress_bar
+        from musicclass.training.train import train as train_model
+
+        for folder, config_of_run in runs.items():
+            if n_seeds > 1 and resume and (folder / "card.json").exists():
+                continue
+            saved = train_model(tracks, parts, config_of_run, folder, name, resume, monitor, progress_bar)
+            show_evaluations(saved, stored_evaluations(saved))
+    hint = f"evaluate {out}" if n_seeds > 1 else f"predict --model {out.resolve()} FILE"
+    print(f"{out} written; try: musicclass {hint}", file=sys.stderr)
+
+
+def cross_validate(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and metrics.json.")],
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
+    by: ByOption = "artist",
+    split: SplitOption = "auto",
+    split_seed: SplitSeedOption = 42,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    resume: ResumeOption = False,
+    dataset: KindOption = "auto",
+    artists: ArtistsOption = None,
+) -> None:
+    """Evaluate a configuration by cross-validation. The folds consist of a split's training and validation tracks."""
+    from musicclass.config import load_config
+
+    chosen = load_config(config, tuple(settings or ()))
+    tracks, parts = _open(data, dataset, artists, split, split_seed)
+    with _training(out) as monitor:
+        from musicclass.progress import progress_bar
+        from musicclass.training import cross_validation
+
+        ids, by_artist = (*parts.train, *parts.valid), by == "artist"
+        result = cross_validation.run(tracks, ids, folds, by_artist, chosen, out, resume, monitor, progress_bar)
+    from musicclass.cli.evaluations import evaluation_table
+    from musicclass.evaluation.report import Evaluation, summarize_accuracy
+
+    name = chosen.model.architecture
+    title = f"{name}: cross-validation by {by}, {folds} folds of {tracks.name}"
+    evaluation_table(Evaluation(title, "cv", result.metrics[name], result.records), tracks.genres)
+    for branch, weight in result.branch_weights.items() if len(result.metrics) > 1 else ():
+        evaluation = Evaluation(branch, "cv", result.metrics[branch], [])
+        print(f"{branch} alone: {summarize_accuracy(evaluation)}; weight {weight:.2f}")
+    print(f"{out} written", file=sys.stderr)
+
+
+def extract_features(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The archive (.npz) to write.")],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    dataset: KindOption = "auto",
+    artists: ArtistsOption = None,
+) -> None:
+    """Write the log-mel features of a data set to an archive. `train` and `evaluate` read it instead of the audio."""
+    from musicclass.cli.evaluations import open_data
+    from musicclass.config import load_config
+    from musicclass.datasets import feature_archive
+    from musicclass.progress import progress_bar
+
+    if out.suffix != ".npz":
+        raise typer.BadParameter(f"{out}: the archive's name must end in .npz")
+    features = load_config(config, tuple(settings or ())).features
+    tracks = open_data(data, dataset, artists)
+    written = tracks.iter_features(progress_bar(tracks.tracks, "Features"), features)
+    count = feature_archive.write(out, written, features)
+    print(f"{out}: {count} of {len(tracks.tracks)} tracks", file=sys.stderr)
+    if count < len(tracks.tracks):
+        raise typer.Exit(1)
+
+
+def _open(data: Path, kind: str, artists: Path | None, split: str, seed: int) -> tuple[Dataset, Split]:
+    from musicclass.cli.evaluations import open_data
+    from musicclass.datasets.splits import make_split
+
+    tracks = open_data(data, kind, artists)
+    parts = make_split(tracks, split, seed)
+    counts = ", ".join(f"{len(ids)} {subset}" for subset, ids in parts.subsets().items())
+    print(f"{tracks.name}: {len(tracks.genres)} genres; {parts.name} split: {counts}", file=sys.stderr)
+    return tracks, parts
+
+
+def _prepare_keras() -> None:
+    """Set up Keras on TensorFlow, unless $KERAS_BACKEND has another backend, without TensorFlow's log messages."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for module in ("sklearn", "matplotlib", "onnx", "tf2onnx", "tensorflow"):
+        if importlib.util.find_spec(module) is None:
+            import_optional(module, "train")
+    import_optional("keras", "train")
+
+
+@contextlib.contextmanager
+def _training(out: Path, tensorboard: Path | None = None) -> Iterator[Monitor]:
+    """Set up Keras; show a progress bar for each network and a line for each epoch; say how to resume."""
+    _prepare_keras()
+    from musicclass.progress import make_progress
+    from musicclass.training.trainer import Monitor
+
+    shown = ""
+
+    def report(step: Step) -> None:
+        nonlocal shown
+        if step.network != shown:
+            bar.reset(task, description=step.network, total=step.total)
+            shown = step.network
+        bar.update(task, completed=step.done, visible=True)
+        if step.metrics:
+            bar.console.print(_epoch_line(step), soft_wrap=True, markup=False, highlight=False)
+
+    try:
+        with make_progress() as bar:
+            task = bar.add_task("", visible=False)
+            yield Monitor(report, tensorboard)
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if "KeyboardInterrupt" not in repr(error):  # TensorFlow may wrap it in an error of its own
+            raise
+        print(f"interrupted; add --resume to the same command to continue with {out}", file=sys.stderr)
+        raise KeyboardInterrupt from None
+
+
+def _epoch_line(step: Step) -> str:
+    epoch, *metrics = step.metrics.items()
+    values = ", ".join(f"{name.replace('val_', 'validation ')} {value:.3f}" for name, value in sorted(metrics))
+    return f"{step.network}: epoch {epoch[1]:g}: {values}"

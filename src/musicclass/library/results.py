@@ -1,0 +1,113 @@
+"""The results of a library beside its table, so that a run continues where the last one stopped, however it stopped.
+
+SQLite keeps them: each result is committed when it comes, and survives kill -9 and a full disk. Its lock ends with
+the process, so a second run on the same table fails at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from musicclass.errors import LibraryError
+
+Row = dict[str, Any]
+BATCH = 1_000  # file names that are in memory at once
+
+TABLES = """
+create table if not exists files (
+    file blob primary key,
+    size integer not null,      -- bytes
+    modified integer not null,  -- ns since 1970; -1: unknown
+    run integer not null,       -- the last run that found this file
+    settings text,              -- hashes of model and options that the row was computed with
+    failed integer not null default 0,
+    row text                    -- JSON; null: not done, or the file has changed since
+) without rowid;
+create table if not exists runs (run integer primary key)
+"""
+
+
+class ResultStore:
+    """The files that a run has found, and the rows of those that are done."""
+
+    def __init__(self, path: Path, settings: tuple[str, str], any_options: bool = False, retry_failed: bool = False):
+        """Open or create the store at `path`.
+
+        A row counts as done when it was computed with the same `settings`, hashes of model and options (see
+        ScanOptions.settings); with `any_options`, with the same model. With `retry_failed`, failed files are pending,
+        too. Raises LibraryError when another run uses the store or `path` is another kind of file, and OSError when it
+        can't be written.
+        """
+        self.path, self._settings = path, "-".join(settings)
+        accepted = settings[0] if any_options else self._settings
+        self._is_current = f"(row is not null and settings like '{accepted}%')"
+        self._is_pending = f"(not {self._is_current} {'or failed' if retry_failed else ''})"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise OSError(f"{path}: {error}; choose another place") from None
+        try:
+            self._db.executescript(
+                "pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = normal;"
+                f"begin exclusive; {TABLES}; insert into runs default values; commit"
+            )
+            (self._run,) = self._db.execute("select max(run) from runs").fetchone()
+            self._db.execute("select settings, failed, row from files limit 0")  # of this version
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            if "locked" in str(error):
+                message = f"{path}: used by another run; wait for its end, or choose another --out"
+                raise LibraryError(message) from None
+            if isinstance(error, sqlite3.OperationalError) and "no such column" not in str(error):
+                raise OSError(f"{path}: {error}") from None
+            raise LibraryError(f"{path}: not a store of results ({error}); delete it to start over") from None
+
+    def __enter__(self) -> ResultStore:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._db.close()
+        if isinstance(error, sqlite3.Error):
+            raise OSError(f"{self.path}: {error}; free some space, and run the same command again") from error
+
+    def upsert_files(self, files: Iterable[tuple[str, int, int]]) -> None:
+        """Add the files of this run: name, size in bytes, time of modification in ns."""
+        statement = """
+            insert into files (file, size, modified, run) values (?, ?, ?, ?)
+            on conflict do update set size = excluded.size, modified = excluded.modified, run = excluded.run,
+                row = case when (size, modified) = (excluded.size, excluded.modified) then row end
+        """
+        with self._db:
+            self._db.execute("begin")
+            self._db.executemany(statement, ((os.fsencode(file), size, at, self._run) for file, size, at in files))
+
+    def count(self) -> tuple[int, int]:
+        """The number of this run's files, and of those that are pending."""
+        query = f"select count(*), coalesce(sum({self._is_pending}), 0) from files where run = ?"
+        total, pending = self._db.execute(query, (self._run,)).fetchone()
+        return total, pending
+
+    def pending(self) -> Iterator[str]:
+        """The files without a current row, in order of name."""
+        query = f"select file from files where file > ? and run = ? and {self._is_pending} order by file"
+        batch = [(b"",)]
+        while batch := self._db.execute(f"{query} limit {BATCH}", (batch[-1][0], self._run)).fetchall():
+            for (file,) in batch:
+                yield os.fsdecode(file)
+
+    def record(self, file: str, row: Row, failed: bool) -> None:
+        """Store a file's row."""
+        query = "update files set settings = ?, failed = ?, row = ? where file = ?"
+        self._db.execute(query, (self._settings, failed, json.dumps(row), os.fsencode(file)))
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of this run's files that are done, in order of name, with `file`, `size` and `modified`."""
+        query = f"select file, size, modified, row from files where run = ? and {self._is_current} order by file"
+        for file, size, modified, row in self._db.execute(query, (self._run,)):
+            yield {**json.loads(row), "file": os.fsdecode(file), "size": size, "modified": modified}

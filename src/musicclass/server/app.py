@@ -1,0 +1,163 @@
+"""The app: web UI, model and server state; and how it is served. Other routes are in routes_*.py."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any, Literal
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.cors import CORSMiddleware
+
+import musicclass
+from musicclass.errors import ConfigError
+from musicclass.explain import group_edges
+from musicclass.palette import genre_color
+from musicclass.saved_model import HISTORY, SavedModel, load_model
+from musicclass.server import problem_details, routes_library, routes_predict
+from musicclass.server.jobs import Jobs
+from musicclass.server.library_table import LibraryTable
+from musicclass.server.security import SecurityMiddleware, is_local
+from musicclass.server.settings import ServerSettings
+
+STATIC = Path(__file__).with_name("static")
+PAGES = {"/": "songs", "/library": "library", "/model": "model"}
+SHUTDOWN_TIMEOUT = 3  # seconds for open connections
+MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
+ABOUT = """Upload audio, get its genre: of the whole track and of each segment, with a calibrated confidence, and
+"unknown" for what is unlike the training data. Uploads are never stored."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of the server."""
+
+    status: Literal["ok", "starting"]
+    model: str
+    version: str
+    workers: int  # that have loaded the model
+    queued: int  # files that wait for a worker
+
+
+def make_app(settings: ServerSettings) -> FastAPI:
+    """The web UI and the API as an ASGI app. Raises ModelError and LibraryError."""
+    model, jobs = load_model(settings.model), Jobs(settings)
+    app = FastAPI(
+        title="musicclass",
+        version=musicclass.__version__,
+        summary="Music genre classification, per track and over time.",
+        description=ABOUT,
+        docs_url=None,  # these pages load scripts from other sites
+        redoc_url=None,
+        lifespan=jobs.lifespan,
+        responses=problem_details.RESPONSES,
+        exception_handlers=problem_details.HANDLERS,
+    )
+    app.add_middleware(SecurityMiddleware, settings=settings)
+    if settings.origins:
+        exposed = ["Location", "Retry-After"]
+        app.add_middleware(
+            CORSMiddleware, settings.origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
+        )
+    app.include_router(routes_predict.make_router(jobs, model))
+    if settings.library:
+        app.include_router(routes_library.make_router(LibraryTable(settings.library)))
+    _add_model(app, model, settings)
+    _add_state(app, jobs, model)
+    _add_web_ui(app)
+    return app
+
+
+def _add_model(app: FastAPI, model: SavedModel, settings: ServerSettings) -> None:
+    @app.get("/v1/model", tags=["model"])
+    def card() -> dict[str, Any]:
+        """The model's card: what it is, what it was trained on, its metrics; and what the web UI needs."""
+        history = [{name: float(value) for name, value in row.items() if value} for row in model.read_table(HISTORY)]
+        return {name: value for name, value in model.card.items() if name != "versions"} | {
+            "history": history,
+            "colors": {genre: genre_color(genre, model.genres) for genre in model.genres},
+            "band_edges": group_edges(model.features),
+            "min_confidence": settings.min_confidence,
+            "library": settings.library is not None,
+            "limits": {"bytes": settings.max_upload, "seconds": settings.max_seconds},
+        }
+
+    @app.get("/v1/model/{name}", tags=["model"], response_class=FileResponse)
+    def graph(name: Literal["model.onnx", "frontend.onnx"]) -> FileResponse:
+        """An ONNX graph: log-mel windows to probabilities and familiarity, or samples to log-mel windows."""
+        return FileResponse(model.path / name, media_type="application/octet-stream")
+
+
+def _add_state(app: FastAPI, jobs: Jobs, model: SavedModel) -> None:
+    @app.get("/v1/health", tags=["server"], responses={503: {"model": Health, "description": "It is starting"}})
+    async def health(response: Response) -> Health:
+        """503 until the first worker has loaded the model."""
+        response.status_code = 200 if jobs.ready else 503
+        return Health("ok" if jobs.ready else "starting", model.name, musicclass.__version__, jobs.ready, jobs.queued)
+
+    @app.get("/v1/metrics", tags=["server"], response_class=Response)
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(jobs.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_web_ui(app: FastAPI) -> None:
+    """The pages, their content within layout.html; scripts and styles at /static."""
+    for suffix, media_type in MEDIA_TYPES.items():  # some systems' tables are wrong; browsers then run no script
+        mimetypes.add_type(media_type, suffix)
+    layout = Template((STATIC / "layout.html").read_text(encoding="utf-8"))
+    mains = {name: (STATIC / f"{name}.html").read_text(encoding="utf-8") for name in PAGES.values()}
+    pages = {path: layout.substitute(name=name, main=mains[name]) for path, name in PAGES.items()}
+    for path in pages:
+        app.add_route(path, lambda request: HTMLResponse(pages[request.scope["path"]]))
+    app.mount("/static", StaticFiles(directory=STATIC))
+
+
+def serve(settings: ServerSettings, open_browser: bool) -> None:
+    """Serve until Ctrl-C. Raises ConfigError for an address that can't be used, or that requires a token."""
+    if not is_local(settings.host) and not settings.token:
+        raise ConfigError(f"--host {settings.host} lets other machines send requests: set a --token as well")
+    app = make_app(settings)
+    with _listen(settings) as listener:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{host}:{listener.getsockname()[1]}/"
+        print(f"musicclass runs at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+        if open_browser and _has_display():
+            threading.Timer(1, webbrowser.open, [url]).start()
+        uvicorn.Server(uvicorn_config(app, SHUTDOWN_TIMEOUT)).run(sockets=[listener])
+
+
+def uvicorn_config(app: FastAPI, shutdown_timeout: int) -> uvicorn.Config:
+    """How uvicorn runs the app."""
+    return uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=shutdown_timeout
+    )
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it lets two servers share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise ConfigError(f"can't listen at {settings.host}:{settings.port} ({reason}); try another --port") from None
+    return listener
+
+
+def _has_display() -> bool:
+    """Whether a browser window can open; without a display, Python starts a browser in the terminal."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,114 @@
+"""What a worker process of the server does: the bytes of a file -> a prediction."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musicclass import audio
+from musicclass.classifier import Classifier
+from musicclass.config import AudioConfig
+from musicclass.errors import AudioError
+from musicclass.explain import Explanation
+from musicclass.features import Array, log_mel_with_duration
+from musicclass.prediction import Prediction
+from musicclass.workers import TaskFailure, TaskFn, task_failure
+
+PEAK_SAMPLES = 441  # at the model's 22,050 Hz: 50 peaks in a second
+IMAGE_WIDTH = 1200  # columns of a log-mel image, at most
+WARM_UP = ""  # the first item of a worker
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A file, and what to compute."""
+
+    data: bytes
+    name: str  # for messages only, never a path
+    waveform_peaks: int = 0
+    explain: bool = False
+    genre: str | None = None  # to explain in place of the top genre
+
+
+@dataclass(frozen=True)
+class PredictResponse(Prediction):
+    """A prediction with what else was requested."""
+
+    waveform_peaks: list[float] | None = None  # evenly spread, 0 to 1
+    explanation: dict[str, Any] | None = None  # as Explanation.to_dict gives it, and `log_mel`, a grey image
+
+
+def make_request_task(
+    model: str, min_confidence: float | None, max_seconds: float, on_progress: Callable[[float], None]
+) -> TaskFn:
+    """The task of a worker: PredictRequest -> PredictResponse or TaskFailure; WARM_UP -> None."""
+    classifier = Classifier.load(model, AudioConfig(max_seconds=max_seconds), min_confidence)
+
+    def predict_one(request: PredictRequest | str) -> PredictResponse | TaskFailure | None:
+        try:
+            return predict(classifier, request, on_progress) if isinstance(request, PredictRequest) else None
+        except AudioError as error:
+            return task_failure(error)
+
+    return predict_one
+
+
+def predict(classifier: Classifier, request: PredictRequest, on_progress: Callable[[float], None]) -> PredictResponse:
+    """The prediction of `Classifier.predict`, and what else was requested. Raises AudioError."""
+    features, peaks = classifier.model.features, WaveformPeaks()
+    source = io.BytesIO(request.data)
+    source.name = request.name  # messages of errors begin with it
+
+    def observed() -> Iterator[Array]:
+        for block in audio.stream(source, features.sample_rate, classifier.limits):
+            yield block
+            if request.waveform_peaks:
+                peaks.add(block)
+            on_progress(min(1.0, source.tell() / len(request.data)))
+
+    frames, duration = log_mel_with_duration(observed(), features)
+    prediction = classifier.predict_log_mel(frames, duration, request.name)
+    explanation = None
+    if request.explain:
+        explained = classifier.explain_log_mel(frames, prediction, request.genre)
+        explanation = explained.to_dict() | {"log_mel": _log_mel_image(explained)}
+    waveform_peaks = peaks.spread(request.waveform_peaks) if request.waveform_peaks else None
+    return PredictResponse(**vars(prediction), waveform_peaks=waveform_peaks, explanation=explanation)
+
+
+class WaveformPeaks:
+    """The maximum of every PEAK_SAMPLES samples of a waveform that comes in blocks."""
+
+    def __init__(self) -> None:
+        self._peaks: list[Array] = []
+        self._rest = np.zeros(0, np.float32)
+
+    def add(self, block: Array) -> None:
+        """Add samples (n,)."""
+        samples = np.concatenate([self._rest, np.abs(block)])
+        whole = len(samples) // PEAK_SAMPLES * PEAK_SAMPLES
+        self._peaks.append(samples[:whole].reshape(-1, PEAK_SAMPLES).max(axis=1))
+        self._rest = samples[whole:]
+
+    def spread(self, count: int) -> list[float]:
+        """At most `count` peaks, each the maximum of its share of the waveform."""
+        rest = [self._rest.max()] if len(self._rest) else []
+        peaks = np.concatenate([*self._peaks, rest])
+        starts = np.linspace(0, len(peaks), min(count, len(peaks)), endpoint=False).astype(int)
+        values: list[float] = np.maximum.reduceat(peaks, starts).astype(float).round(3).tolist()
+        return values
+
+
+def _log_mel_image(explanation: Explanation) -> dict[str, Any]:
+    """The log-mel frames as a grey image: bytes in base64, row by row, the highest band first; 0 is -80 dB."""
+    frames = explanation.log_mel
+    width = min(IMAGE_WIDTH, len(frames))
+    columns = np.maximum.reduceat(frames, np.arange(width) * len(frames) // width, axis=0)
+    grey = np.clip((columns - columns.max()) / 80 + 1, 0, 1).T[::-1]
+    data = base64.b64encode((grey * 255).astype(np.uint8).tobytes()).decode()
+    return {"width": width, "height": len(grey), "data": data}

@@ -1,0 +1,120 @@
+// Samples -> Prediction, by the graphs that the server runs: frontend.onnx and model.onnx, in onnxruntime-web.
+import * as ort from "./ort/ort.wasm.min.mjs";
+
+const CELL_SECONDS = 1, BAND_GROUPS = 8, MAX_SPANS = 5, TOP_FRACTION = .2; // as explain.py
+const WAVEFORM_PEAKS = 1500, IMAGE_WIDTH = 1200, SILENCE = 2 ** -15;
+ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+ort.env.wasm.numThreads = 1;
+let card, frontend, model;
+
+const tasks = {
+  async load(message) {
+    card = message.card;
+    [frontend, model] = await Promise.all(["frontend", "model"].map(name =>
+      ort.InferenceSession.create(`/v1/model/${name}.onnx`, {executionProviders: ["wasm"]})));
+  },
+
+  async predict({samples, file}) {
+    const {windows} = await runFrontend(samples), scores = await model.run({windows});
+    const duration = samples.length / card.config.features.sample_rate, seconds = duration / windows.dims[0];
+    const {probabilities, ...result} = named(scores.probabilities.data, scores.familiarity.data[0]);
+    const sorted = Object.entries(probabilities).sort(([, a], [, b]) => b - a);
+    const segments = Array.from(scores.window_familiarity.data, (familiarity, i) => ({
+      start: i * seconds, end: (i + 1) * seconds, ...named(row(scores.window_probabilities, i), familiarity),
+    }));
+    const waveform_peaks = waveformPeaks(samples), peak = Math.max(...waveform_peaks);
+    if (!(peak >= SILENCE && peak < Infinity) || segments.every(({genre}) => genre === null)) {
+      throw new Error("nothing but silence or invalid samples; check how it was recorded or exported");
+    }
+    return {
+      file, ...result, probabilities: Object.fromEntries(sorted), duration, segments, model: card.name, waveform_peaks,
+    };
+  },
+
+  /** The log-odds of a genre that are lost when one cell, 1 s of a group of bands, is set to its window's mean. */
+  async explain({samples, genre}, onProgress) {
+    const {log_mel, windows, starts, means} = await runFrontend(samples);
+    const [n_frames, bands] = log_mel.dims, [n_windows, length] = windows.dims, size = length * bands;
+    const duration = samples.length / card.config.features.sample_rate;
+    const n_cells = Math.max(1, Math.round(duration / CELL_SECONDS)), index = card.genres.indexOf(genre);
+    const cellOf = frame => Math.floor(frame * n_cells / n_frames);
+    const groupOf = band => Math.floor(band * BAND_GROUPS / bands);
+    const drops = Array.from({length: n_cells}, () => Array(BAND_GROUPS).fill(0)), counts = Array(n_cells).fill(0);
+    for (let w = 0; w < n_windows; w++) {
+      if (!means.data[w]) continue; // silent
+      const start = Number(starts.data[w]), first = cellOf(start), cells = cellOf(start + length - 1) - first + 1;
+      const batch = new Float32Array((1 + cells * BAND_GROUPS) * size);
+      for (let at = 0; at < batch.length; at += size) batch.set(row(windows, w, size), at);
+      for (let i = 0; i < size; i++) {
+        const mask = 1 + (cellOf(start + Math.floor(i / bands)) - first) * BAND_GROUPS + groupOf(i % bands);
+        batch[mask * size + i] = means.data[w];
+      }
+      const input = new ort.Tensor("float32", batch, [batch.length / size, length, bands]);
+      const scores = (await model.run({windows: input})).window_probabilities;
+      const [whole, ...occluded] = Array.from({length: input.dims[0]}, (_, i) => logOdds(row(scores, i)[index]));
+      occluded.forEach((value, i) => { drops[first + Math.floor(i / BAND_GROUPS)][i % BAND_GROUPS] += whole - value; });
+      for (let cell = first; cell < first + cells; cell++) counts[cell] += 1;
+      onProgress((w + 1) / n_windows);
+    }
+    const weights = drops.map((drop, cell) => drop.map(value => value / Math.max(1, counts[cell])));
+    const times = Array.from({length: n_cells + 1}, (_, i) => i * duration / n_cells);
+    const frequencies = card.band_edges, image = greyImage(log_mel);
+    return {genre, times, weights, frequencies, log_mel: image, ...topSpansAndBand(weights, times)};
+  },
+};
+
+onmessage = async ({data, ports: [port]}) => {
+  try {
+    port.postMessage({value: await tasks[data.task](data, progress => port.postMessage({progress}))});
+  } catch (error) {
+    port.postMessage({error: error.message ?? String(error)});
+  }
+};
+
+const runFrontend = samples => frontend.run({samples: new ort.Tensor("float32", samples, [samples.length])});
+const row = ({data, dims}, i, size = dims[1]) => data.subarray(i * size, (i + 1) * size);
+const logOdds = p => Math.log(Math.max(1e-9, p) / Math.max(1e-9, 1 - p));
+const sum = values => values.reduce((total, value) => total + value, 0);
+
+/** A track's or segment's fields from its probabilities; all zeros: silent. */
+function named(probabilities, familiarity) {
+  const confidence = Math.max(...probabilities), top_genre = card.genres[probabilities.indexOf(confidence)];
+  if (!confidence) return {genre: null, top_genre: null, confidence: 0, familiarity: 0, probabilities: {}};
+  const known = card.min_confidence === null ? familiarity >= .5 : confidence >= card.min_confidence;
+  const byGenre = Object.fromEntries(card.genres.map((genre, i) => [genre, probabilities[i]]));
+  return {genre: known ? top_genre : "unknown", top_genre, confidence, familiarity, probabilities: byGenre};
+}
+
+/** As Explanation.top_spans and top_band. */
+function topSpansAndBand(weights, times) {
+  const totals = weights.map(sum), order = totals.map((_, i) => i).sort((a, b) => totals[b] - totals[a]);
+  const runs = [];
+  for (const cell of order.slice(0, Math.max(1, Math.round(TOP_FRACTION * totals.length))).sort((a, b) => a - b)) {
+    if (runs.at(-1)?.at(-1) === cell - 1) runs.at(-1).push(cell);
+    else runs.push([cell]);
+  }
+  const weight = cells => sum(cells.map(cell => totals[cell]));
+  const largest = runs.sort((a, b) => weight(b) - weight(a)).slice(0, MAX_SPANS).sort(([a], [b]) => a - b);
+  const bands = weights[0].map((_, group) => sum(weights.map(drop => drop[group])));
+  const top = bands.indexOf(Math.max(...bands)), top_band = card.band_edges.slice(top, top + 2);
+  return {top_spans: largest.map(cells => [times[cells[0]], times[cells.at(-1) + 1]]), top_band};
+}
+
+/** Log-mel frames as grey values, the highest band first; black is 80 dB below the maximum. */
+function greyImage({data, dims: [n_frames, bands]}) {
+  const step = Math.ceil(n_frames / IMAGE_WIDTH), width = Math.floor(n_frames / step);
+  const loudest = data.reduce((a, b) => Math.max(a, b)), grey = new Uint8ClampedArray(width * bands);
+  for (let column = 0; column < width; column++) {
+    for (let band = 0; band < bands; band++) {
+      grey[(bands - 1 - band) * width + column] = 255 * (1 + (data[column * step * bands + band] - loudest) / 80);
+    }
+  }
+  return {width, height: bands, data: grey};
+}
+
+function waveformPeaks(samples) {
+  const n = Math.min(WAVEFORM_PEAKS, samples.length);
+  return Array.from({length: n}, (_, i) =>
+    samples.subarray(Math.floor(i * samples.length / n), Math.floor((i + 1) * samples.length / n))
+      .reduce((peak, sample) => Math.max(peak, Math.abs(sample)), 0));
+}

@@ -1,0 +1,123 @@
+"""Out-of-distribution detection: how familiar a track is, from 0 to 1.
+
+Softmax is overconfident on out-of-distribution input. So there is a score beside the probability ("familiarity", as
+Dietterich & Guyer 2022 call it; the literature's in-distribution score). It combines the relative Mahalanobis distance
+of a track's mean logits (Ren et al. 2021) with the Mahalanobis distance of simple MFCC statistics, which don't depend
+on the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from musicclass.features import Array
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+
+# Tuned on GTZAN: genres held out of training against validation tracks of the others (docs/results.md).
+N_MFCC = 8  # lowest coefficients of the statistics; with more, held-out music is rejected, too
+INPUT_DISTANCE_WEIGHT = 8  # of the squared feature distance in the combined score
+OOD_LOGISTIC_SLOPE = 0.3  # from the combined score to familiarity
+DISTANCE_EXPONENT = 6  # from the feature distance to familiarity, where the logits can't be used
+SHRINKAGE = 0.3  # of the logits' covariance towards its diagonal
+HELDOUT_REJECTION_RATE = 0.05  # share of held-out tracks below a familiarity of 0.5
+SCALE_QUANTILE = 0.99  # of held-out tracks' feature distances; becomes a distance of 1
+MIN_HELDOUT_PER_GENRE = 5  # with fewer held-out tracks of a genre, its logits' covariance is unknown
+STD_OFFSET = 0.1  # keeps the logarithm of a deviation finite
+
+
+def mfcc_statistics(windows: Array) -> Floats:
+    """Mean, log deviation and log deviation of the differences of each window's lowest MFCCs.
+
+    (n_windows, n_frames, n_mfcc) -> (n_windows, 3 * N_MFCC)
+    """
+    low = np.float64(windows[:, :, :N_MFCC])
+    deviations = [np.log(values.std(axis=1) + STD_OFFSET) for values in (low, np.diff(low, axis=1))]
+    return np.concatenate([low.mean(axis=1), *deviations], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureOodScorer:
+    """Mahalanobis distance of a window's MFCC statistics from those of the training tracks."""
+
+    mean: Floats  # (n,)
+    precision: Floats  # (n, n), inverse covariance
+    scale: float = 1.0  # the squared distance within which 99% of held-out tracks lie
+
+    @classmethod
+    def fit(cls, training: list[Array], heldout: list[Array]) -> FeatureOodScorer:
+        """From the MFCC windows of the training tracks, and of tracks that the model wasn't trained on."""
+        known = np.concatenate([mfcc_statistics(windows) for windows in training])
+        ridge = known.var(axis=0) * 1e-3 + 1e-9  # keeps few or equal windows from an infinite precision
+        scorer = cls(known.mean(axis=0), np.linalg.inv(np.cov(known.T) + np.diag(ridge)))
+        distances = [scorer.distance(windows).mean() for windows in heldout]
+        return replace(scorer, scale=max(1e-9, float(np.quantile(distances, SCALE_QUANTILE))))
+
+    def distance(self, windows: Array) -> Floats:
+        """Squared distance (n_windows,) of MFCC windows (n_windows, n_frames, n_mfcc), in units of `scale`."""
+        offset = mfcc_statistics(windows) - self.mean
+        return np.asarray(np.einsum("wi,ij,wj->w", offset, self.precision, offset) / self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class LogitOodScorer:
+    """Relative Mahalanobis distance of a track's mean logits (Ren et al. 2021), from those of held-out tracks."""
+
+    means: Floats  # (n_genres, n_genres), a row for each genre
+    within_precision: Floats  # (n_genres, n_genres), inverse covariance about the genres' means
+    mean: Floats  # (n_genres,), of all tracks
+    total_precision: Floats  # (n_genres, n_genres), inverse covariance about it
+    threshold: float = 0.0  # the score that all but HELDOUT_REJECTION_RATE of held-out tracks reach
+
+    @classmethod
+    def fit(cls, logits: Floats, labels: Ints) -> LogitOodScorer:
+        """From mean logits (n_tracks, n_genres) of tracks that the network wasn't trained on; each genre has some."""
+        means = np.stack([logits[labels == genre].mean(axis=0) for genre in range(logits.shape[1])])
+        mean = logits.mean(axis=0)
+        return cls(means, _precision(logits - means[labels], len(means)), mean, _precision(logits - mean, 1))
+
+    def score(self, logits: Floats, distance: Floats) -> Floats:
+        """How much nearer logits (n, n_genres) are to one genre than to all, minus the weighted feature `distance`."""
+        to_genres, to_all = logits[:, None] - self.means, logits - self.mean
+        nearest = np.einsum("ngi,ij,ngj->ng", to_genres, self.within_precision, to_genres).min(axis=1)
+        relative = np.einsum("ni,ij,nj->n", to_all, self.total_precision, to_all) - nearest
+        return np.asarray(relative - INPUT_DISTANCE_WEIGHT * distance**2)
+
+    def familiarity(self, logits: Floats, distance: Floats) -> Floats:
+        """From 0 to 1, 0.5 at the threshold."""
+        return np.asarray(expit(OOD_LOGISTIC_SLOPE * (self.score(logits, distance) - self.threshold)))
+
+
+def fit_logit_scorer(logits: Floats, distance: Floats, labels: Ints, folds: Ints) -> LogitOodScorer | None:
+    """A LogitOodScorer whose threshold comes from cross-fitting over `folds` (n_tracks,), or None for too few tracks.
+
+    `logits` (n_tracks, n_genres) and `distance` (n_tracks,) are those of held-out tracks.
+    """
+    if np.bincount(labels, minlength=logits.shape[1]).min() < MIN_HELDOUT_PER_GENRE:
+        return None
+    scores = []
+    for heldout in (folds == fold for fold in np.unique(folds)):
+        if len(np.unique(labels[~heldout])) == logits.shape[1]:  # else all artists of a genre are in this fold
+            scorer = LogitOodScorer.fit(logits[~heldout], labels[~heldout])
+            scores.append(scorer.score(logits[heldout], distance[heldout]))
+    if not scores:
+        return None
+    threshold = float(np.quantile(np.concatenate(scores), HELDOUT_REJECTION_RATE))
+    return replace(LogitOodScorer.fit(logits, labels), threshold=threshold)
+
+
+def distance_to_familiarity(distance: Floats) -> Floats:
+    """From 1 over 0.5 at a feature distance of 1 to 0: where too few tracks were held out for a LogitOodScorer."""
+    return 1 / (1 + distance**DISTANCE_EXPONENT)
+
+
+def _precision(offsets: Floats, n_means: int) -> Floats:
+    """Inverse covariance of offsets (n, n_genres) from `n_means` means, shrunk towards its diagonal."""
+    covariance = offsets.T @ offsets / max(1, len(offsets) - n_means)
+    shrunk = (1 - SHRINKAGE) * covariance + np.diag(SHRINKAGE * np.diag(covariance) + 1e-6)
+    return np.asarray(np.linalg.inv(shrunk), np.float64)

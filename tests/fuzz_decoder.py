@@ -1,0 +1,82 @@
+"""Decode randomly damaged files: python -m tests.fuzz_decoder [COUNT] [SEED].
+
+Bytes of short songs in eight formats are changed, inserted or removed. Workers predict their genre. Exit status
+1 when a file crashes a worker or exceeds its time or memory limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from musicclass.library.run import ScanOptions, make_predict_task
+from musicclass.workers import OK, STATUSES, TaskFailure, WorkerPool
+from tests.test_audio import write_songs
+
+TIMEOUT, MEMORY = 20.0, 1e9  # seconds, bytes
+SUFFIXES = ("wav", "flac", "ogg", "mp3", "aiff", "m4a", "wma", "opus")
+EXPECTED_STATUSES = {OK, *STATUSES.values()}
+
+
+def mutate(original: bytes, rng: np.random.Generator) -> bytes:
+    """A copy with one to five random changes, mostly in the first 512 bytes, where headers are."""
+    data = bytearray(original)
+    for _ in range(int(rng.integers(1, 6))):
+        place = int(rng.integers(min(len(data), 512) if rng.random() < 0.6 else len(data)))
+        kind = rng.integers(6)
+        if kind < 3:
+            for at in rng.integers(place, min(len(data), place + 64) + 1, int(rng.integers(1, 9))):
+                data[min(at, len(data) - 1)] = rng.integers(256)
+        elif kind == 3:  # extreme lengths or counts
+            data[place : place + 4] = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff")[int(rng.integers(3))]
+        elif kind == 4:
+            data[place:place] = rng.bytes(int(rng.integers(1, 600)))
+        else:
+            del data[place : place + int(rng.integers(1, 600))]
+        if len(data) < 16:
+            break
+    return bytes(data)
+
+
+def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
+    """Damaged songs, reproducible by their seed."""
+    songs = {suffix: path.read_bytes() for suffix, path in write_songs(folder, SUFFIXES, 3).items()}
+    for number in range(count):
+        suffix = list(songs)[number % len(songs)]
+        path = folder / f"mutant {number}.{suffix}"
+        path.write_bytes(mutate(songs[suffix], np.random.default_rng([seed, number])))
+        yield path
+
+
+def statuses(files: Iterator[Path]) -> Iterator[tuple[Path, str]]:
+    """Each file with its status in a library's table; files are deleted afterwards."""
+    with WorkerPool(functools.partial(make_predict_task, ScanOptions()), 2, TIMEOUT, MEMORY) as pool:
+        for name, value in pool.map(map(str, files)):
+            yield Path(name), value.status if isinstance(value, TaskFailure) else OK
+            Path(name).unlink()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int, nargs="?", default=10_000)
+    parser.add_argument("seed", type=int, nargs="?", default=1)
+    options = parser.parse_args()
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for path, status in statuses(mutants(Path(folder), options.count, options.seed)):
+            counts[status] += 1
+            if status not in EXPECTED_STATUSES:
+                print(f"{path.name} of seed {options.seed}: {status}")
+    print(", ".join(f"{status}: {n}" for status, n in counts.most_common()))
+    return int(not set(counts) <= EXPECTED_STATUSES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

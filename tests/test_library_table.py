@@ -1,0 +1,213 @@
+"""A library's table in the server: songs, map, audio, and corrections that become labels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import CHECKS, load_all_checks
+from sklearn.decomposition import PCA
+
+from musicclass.audio_files import unescape_path
+from musicclass.datasets import open_dataset
+from musicclass.errors import LibraryError
+from musicclass.server import library_table
+from musicclass.server.library_table import PROB_FLOOR, LibraryTable, project, short_name
+from tests.conftest import RATE, make_music, make_noise, make_tone
+from tests.serving import main_of, running
+
+HEAD = "file,genre,top_genre,confidence,duration,prob_jazz,prob_rock,status"
+ROWS = ["/m/a.mp3,jazz,jazz,0.9,10,0.9,0.1,ok", "/m/b.mp3,unknown,rock,0.2,20,0.4,0.6,ok", "/m/c.mp3,,,,,,,unreadable"]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A table whose last column is longer than the default limit of Python's reader."""
+    path = tmp_path / "small.csv"
+    path.write_text("\n".join([f"{HEAD},segments", *(f"{row},{'x' * 140_000}" for row in ROWS)]))
+    return path
+
+
+@pytest.fixture
+def server(small: Path) -> Iterator[httpx.Client]:
+    with running(library=small, ready=False) as client:
+        yield client
+
+
+def corrections_of(table: Path) -> Path:
+    return table.with_name(table.name + ".corrections.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_table_of_the_library_command(tmp_path, suffix):
+    """Browse, play and correct; then train on the corrections."""
+    for name, samples in (("music", make_music()), ("noise", make_noise()), ("tone", make_tone(440))):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+    (tmp_path / "broken.mp3").write_bytes(b"not audio")
+    table = tmp_path / f"genres.{suffix}"
+    assert main_of("library", str(tmp_path), "--out", str(table)) == 1  # one file is broken
+    before = table.read_bytes()
+    with running(library=table, ready=False) as client:
+        overview = client.get("/v1/library").json()
+        assert (overview["songs"], overview["failed"], overview["corrected"]) == (3, {"unreadable": 1}, 0)
+        assert sum(overview["genres"].values()) == 3 and len(overview["model_genres"]) == 10
+        points = client.get("/v1/library/map").json()
+        assert points["rows"] == [0, 1, 2]
+        assert [name.split(" / ")[-1] for name in points["names"]] == ["music.wav", "noise.wav", "tone.wav"]
+        matching = client.get("/v1/library/songs", params={"text": "TONE wav"}).json()
+        assert [song["row"] for song in matching["songs"]] == [2]
+        audio = client.get("/v1/library/songs/2/audio", headers={"Range": "bytes=0-3"})
+        assert (audio.status_code, audio.content) == (206, b"RIFF")
+        assert client.get("/v1/library/songs/2/audio").content == (tmp_path / "tone.wav").read_bytes()
+        for song, genre in ((0, "jazz"), (1, "drone, slow"), (2, "drone, slow")):
+            response = client.put(f"/v1/library/songs/{song}/correction", json={"genre": genre})
+            assert response.json()["correction"] == genre
+        assert client.get("/v1/library/corrections").content == corrections_of(table).read_bytes()
+        assert client.get("/v1/library/songs", params={"corrected": True}).json()["total"] == 3
+    assert table.read_bytes() == before
+    dataset = open_dataset(corrections_of(table))
+    assert dataset.genres == ("drone, slow", "jazz")
+    assert {track.path.name for track in dataset.tracks} == {"music.wav", "noise.wav", "tone.wav"}
+
+
+def test_corrections_are_validated_saved_and_deleted(server, small):
+    address = "/v1/library/songs/0/correction"
+    for genre in ("unknown", "Unknown", "", " jazz", "a\nb", "x" * 101, "a\x07b"):
+        assert server.put(address, json={"genre": genre}).status_code == 422
+    assert server.put(address, content=b"{").status_code == 422
+    assert server.put("/v1/library/songs/2/correction", json={"genre": "jazz"}).status_code == 404
+    foreign = server.put(address, json={"genre": "jazz"}, headers={"Origin": "http://elsewhere.example"})
+    assert foreign.status_code == 403
+    other_song = server.put(address, json={"genre": "jazz", "path": "/m/b.mp3"})
+    assert (other_song.status_code, other_song.json()["title"]) == (409, "another_song")
+    assert server.delete(address, params={"path": "/m/b.mp3"}).status_code == 409
+    assert not corrections_of(small).exists()
+    assert server.put(address, json={"genre": "blues", "path": "/m/a.mp3"}).json()["correction"] == "blues"
+    with corrections_of(small).open() as file:
+        assert list(csv.DictReader(file)) == [{"track": "/m/a.mp3", "genre": "blues", "predicted": "jazz"}]
+    assert server.get("/v1/library").json()["genres"] == {"blues": 1, "unknown": 1}
+    assert server.delete(address).json()["correction"] is None
+    assert server.get("/v1/library").json()["corrected"] == 0
+    corrections_of(small).write_text("not a table\nat all\n")
+    unreadable = server.get("/v1/library")
+    assert (unreadable.status_code, unreadable.json()["title"]) == (507, "unreadable")
+
+
+def test_correction_that_cannot_be_saved_changes_nothing(server, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    server.put("/v1/library/songs/0/correction", json={"genre": "blues"})
+    monkeypatch.setattr(library_table, "write_text", fail)
+    response = server.put("/v1/library/songs/0/correction", json={"genre": "soul"})
+    assert response.status_code == 507 and "No space" in response.json()["detail"]
+    assert server.get("/v1/library/songs/0").json()["correction"] == "blues"
+
+
+def test_only_local_audio_of_the_table_is_served(small):
+    secret = small.parent / "secret.txt"
+    secret.write_text("private")
+    rows = [f"{secret},jazz,jazz,0.9,10,0.9,0.1,ok", "s3://bucket/a.mp3,jazz,jazz,0.9,10,0.9,0.1,ok", ROWS[0]]
+    small.write_text("\n".join([HEAD, *rows]))
+    with running(library=small, ready=False) as client:
+        for row in range(3):
+            response = client.get(f"/v1/library/songs/{row}/audio")
+            assert (response.status_code, response.json()["title"]) == (404, "out_of_reach")
+        assert client.get("/v1/library/songs/3/audio").json()["title"] == "no_such_song"
+
+
+@pytest.mark.slow
+def test_responses_conform_to_openapi(server):
+    """Of all routes, to requests derived from the description."""
+    load_all_checks()
+    names = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+    checks, cases = CHECKS.get_by_names(list(names)), []
+    schema = schemathesis.openapi.from_url(f"{server.base_url}/openapi.json")
+    schema.validate()
+    for operation in schema.get_all_operations():
+
+        @settings(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
+        @given(case=operation.ok().as_strategy())
+        def check(case):
+            cases.append(case)
+            case.call_and_validate(base_url=str(server.base_url), checks=checks)
+
+        check()
+    assert len(cases) > 100
+
+
+def test_songs_are_found_and_ordered(small):
+    table = LibraryTable(small)
+    a, b = table.tracks()
+    assert table.find(order="least_confident") == [b, a]
+    assert table.find(order="most_confident") == table.find(order="path") == table.find(order="genre") == [a, b]
+    assert table.find(genre="unknown") == [b]
+    assert table.find("nothing") == []
+    table.corrections.write("/m/b.mp3", "rock", "unknown")
+    assert table.counts() == {"jazz": 1, "rock": 1}
+    assert table.find(genre="unknown") == []
+    assert table.find(corrected=False) == [a]
+    assert [track.correction for track in table.find(corrected=True)] == ["rock"]
+
+
+def test_projection_equals_pca_of_scikit_learn():
+    probabilities = np.random.default_rng(0).dirichlet(np.full(10, 0.3), 500).astype(np.float32)
+    points, explained = project(probabilities)
+    logs = np.log(np.maximum(probabilities, PROB_FLOOR))
+    ratios = logs - logs.mean(axis=1, keepdims=True)
+    reference = PCA(2, svd_solver="full").fit(ratios)
+    assert explained == pytest.approx(reference.explained_variance_ratio_.sum(), rel=1e-4)
+    for axis, expected in enumerate(reference.transform(ratios).T):
+        assert abs(np.corrcoef(points[:, axis], expected)[0, 1]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "text", "detail"), [
+    ("t.csv", f"{HEAD}\n{ROWS[2]}", "none of its files has a genre"),
+    ("t.csv", "a,b\n1,2\n", "column 'status' is missing"),
+    ("t.csv", f"{HEAD}\n/m/a.mp3,jazz,jazz,high,10,0.9,0.1,ok", "high"),
+    ("t.csv", f"{HEAD}\n/m/a.mp3,jazz,jazz,0.9,10,nan,0.1,ok", "finite"),
+    ("t.csv", f"{HEAD}\n/m/a.mp3,jazz", "table of musicclass"),
+    ("t.jsonl", "{", "table of musicclass"),
+    ("t.parquet", "PAR1", "table of musicclass"),
+    ("t.csv", None, "No such file"),
+    ("t.txt", "", "end in .parquet, .csv or .jsonl"),
+])  # fmt: skip
+def test_invalid_tables_are_rejected(tmp_path, capsys, name, text, detail):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    assert main_of("serve", "--port", "0", "--library", str(path)) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and detail in error
+
+
+def test_edits_of_others_to_the_corrections_are_kept(small):
+    corrections = LibraryTable(small).corrections
+    corrections.path.write_text("track,genre,predicted,artist\n/m/a.mp3,rock,jazz,Amália\n", encoding="utf-8")
+    corrections.write("/m/b.mp3", 'so"ul, neo', "unknown")
+    corrections.write("/m/a.mp3", "pop", "jazz")
+    assert corrections.read() == {"/m/a.mp3": "pop", "/m/b.mp3": 'so"ul, neo'}
+    assert corrections.text().splitlines() == [
+        "track,genre,predicted,artist", "/m/a.mp3,pop,jazz,Amália", '/m/b.mp3,"so""ul, neo",unknown,']  # fmt: skip
+    assert corrections.text() == corrections.path.read_bytes().decode()
+    corrections.path.write_text("song;genre\na;b\n")
+    for read in (lambda: LibraryTable(small), lambda: corrections.write("/m/a.mp3", "blues", "jazz")):
+        with pytest.raises(LibraryError, match="move it away"):
+            read()
+    assert corrections.path.read_text() == "song;genre\na;b\n"
+
+
+def test_paths_in_tables(tmp_path):
+    assert [short_name(path) for path in ("/a/b/c.mp3", r"C:\a\b\c.mp3", "c.mp3")] == ["b / c.mp3"] * 2 + ["c.mp3"]
+    assert unescape_path(r"/a/\udcff.mp3") == "/a/\udcff.mp3"
+    escaped = tmp_path / r"\udcff.mp3"
+    escaped.touch()
+    assert unescape_path(str(escaped)) == str(escaped)
