@@ -518,6 +518,21 @@ def test_cross_validation_writes_metrics_of_all_and_of_each_branch(clips, tmp_pa
         cross_validation.run(clips, ids, 2, True, config, tmp_path)
 
 
+@pytest.mark.slow
+def test_an_excluded_genre_is_predicted_by_every_fold(clips, tmp_path):
+    config, ids = load_config(None, (*SMALL, "model.architecture=lda")), [track.id for track in clips.tracks]
+    high = (replace(track, genre="high") if i > 11 else track for i, track in enumerate(clips.tracks))
+    three = replace(clips, tracks=tuple(high))
+    result = cross_validation.run(three, ids, 2, True, config, tmp_path, leave_out="hiss")
+    assert result.genres == ("high", "tone") and {record.label for record in result.records} == {"high", "tone"}
+    content = json.loads((tmp_path / "metrics.json").read_text())["excluded"]
+    assert content == {"genre": "hiss", "auroc_of_familiarity": result.auroc} and result.auroc > 0.9
+    with pytest.raises(DatasetError, match="at least two other genres"):
+        cross_validation.run(clips, ids, 2, True, config, tmp_path / "few", leave_out="hiss")
+    with pytest.raises(DatasetError, match="has no genre 'polka'"):
+        cross_validation.run(clips, ids, 2, True, config, tmp_path / "other", leave_out="polka")
+
+
 @pytest.fixture
 def folds():
     """Four folds of 30 tracks by ten artists, whose logits are right more often than not."""

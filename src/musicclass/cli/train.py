@@ -71,6 +71,7 @@ def cross_validate(
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and metrics.json.")],
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
     by: ByOption = "artist",
+    leave_out: Annotated[str | None, typer.Option(metavar="GENRE", help="Exclude a genre: is it unfamiliar?")] = None,
     split: SplitOption = "auto",
     split_seed: SplitSeedOption = 42,
     config: ConfigOption = None,
@@ -89,16 +90,19 @@ def cross_validate(
         from musicclass.training import cross_validation
 
         ids, by_artist = (*parts.train, *parts.valid), by == "artist"
-        result = cross_validation.run(tracks, ids, folds, by_artist, chosen, out, resume, monitor, progress_bar)
+        options = (resume, monitor, progress_bar, leave_out)
+        result = cross_validation.run(tracks, ids, folds, by_artist, chosen, out, *options)
     from musicclass.cli.evaluations import evaluation_table
     from musicclass.evaluation.report import Evaluation, summarize_accuracy
 
     name = chosen.model.architecture
     title = f"{name}: cross-validation by {by}, {folds} folds of {tracks.name}"
-    evaluation_table(Evaluation(title, "cv", result.metrics[name], result.records), tracks.genres)
+    evaluation_table(Evaluation(title, "cv", result.metrics[name], result.records), result.genres)
     for branch, weight in result.branch_weights.items() if len(result.metrics) > 1 else ():
         evaluation = Evaluation(branch, "cv", result.metrics[branch], [])
         print(f"{branch} alone: {summarize_accuracy(evaluation)}; weight {weight:.2f}")
+    if result.auroc is not None:
+        print(f"familiarity, held-out tracks against {leave_out}, which isn't in training: AUROC {result.auroc:.2f}")
     print(f"{out} written", file=sys.stderr)
 
 

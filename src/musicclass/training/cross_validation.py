@@ -39,27 +39,42 @@ class HeldOut:
     logits: dict[str, list[Array]]  # branch -> (n_windows, n_genres) for each track
     distances: list[Floats]  # (n_windows,) for each track, by `ood`
     ood: FeatureOodScorer  # fitted to the networks' training tracks
+    excluded: HeldOut | None = None  # tracks of a genre that is in no fold
 
 
 def cross_validate(
-    config: Config, tracks: LabelledTracks, folds: Sequence[Split], work: Path, monitor: Monitor
+    config: Config,
+    tracks: LabelledTracks,
+    folds: Sequence[Split],
+    work: Path,
+    monitor: Monitor,
+    excluded: LabelledTracks | None = None,
 ) -> list[HeldOut]:
-    """Train on each fold's `train` tracks, below `work`, and predict its `valid` tracks."""
+    """Train on each fold's `train` tracks, below `work`, and predict its `valid` tracks and those of `excluded`."""
     results = []
     for i, fold in enumerate(folds, 1):
         training, heldout = tracks.subset(fold.train, "training"), tracks.subset(fold.valid, "evaluation")
         here = monitor._replace(prefix=f"fold {i} of {len(folds)}: ")
         networks = train_networks(config, training, heldout, work / f"fold-{i}", here)
-        results.append(predict_heldout(networks, training, heldout, config))
+        result = predict_heldout(networks, training, heldout, config)
+        if excluded:
+            other = predict_heldout(networks, training, excluded, config, result.ood)
+            result = replace(result, excluded=other)
+        results.append(result)
     return results
 
 
 def predict_heldout(
-    networks: Mapping[str, Sequence[Trained]], training: LabelledTracks, heldout: LabelledTracks, config: Config
+    networks: Mapping[str, Sequence[Trained]],
+    training: LabelledTracks,
+    heldout: LabelledTracks,
+    config: Config,
+    ood: FeatureOodScorer | None = None,
 ) -> HeldOut:
-    """The outputs of `networks`, by branch, for held-out tracks."""
+    """The outputs of `networks`, by branch, for held-out tracks; their feature distance is by `ood`, or fitted."""
     windows = WindowedTracks.of(heldout, config.features)
-    ood = FeatureOodScorer.fit(WindowedTracks.with_comb_filter(training, config.features).windows, windows.windows)
+    if ood is None:
+        ood = FeatureOodScorer.fit(WindowedTracks.with_comb_filter(training, config.features).windows, windows.windows)
     logits = {}
     for branch, members in networks.items():
         outputs = [windows.predict(each.network.predict_on_batch) for each in members]
@@ -95,22 +110,36 @@ def mean_scale(heldout: Sequence[HeldOut]) -> float:
 
 def evaluate_folds(heldout: Sequence[HeldOut], genres: Sequence[str]) -> list[Record]:
     """The records of all held-out tracks; each fold is calibrated on the others."""
-    records = []
-    for fold in heldout:
-        others = [other for other in heldout if other is not fold]
-        scale = mean_scale(others)
-        weights, calibrator = calibrate(others, replace(fold.ood, scale=scale))
-        logits = combine_branches(fold.logits, weights)
-        for track, x, distance in zip(fold.tracks, logits, fold.distances, strict=True):
-            scores = calibrator.score(x, distance * (fold.ood.scale / scale))
-            i = int(scores.probabilities.argmax())
-            confidence, familiarity = float(scores.probabilities[i]), scores.familiarity
-            predicted = genres[i] if is_in_distribution(familiarity, confidence, None) else UNKNOWN
-            probabilities = dict(zip(genres, scores.probabilities.tolist(), strict=True))
-            records.append(
-                Record(track.id, track.artist, track.genre, predicted, confidence, familiarity, probabilities)
-            )
+    return [record for fold in heldout for record in _records(fold, fold, heldout, genres)]
+
+
+def _records(tracks: HeldOut, fold: HeldOut, heldout: Sequence[HeldOut], genres: Sequence[str]) -> list[Record]:
+    """The records of tracks predicted by the networks of a fold, calibrated on the other folds."""
+    others = [other for other in heldout if other is not fold]
+    scale = mean_scale(others)
+    weights, calibrator = calibrate(others, replace(fold.ood, scale=scale))
+    logits, records = combine_branches(tracks.logits, weights), []
+    for track, x, distance in zip(tracks.tracks, logits, tracks.distances, strict=True):
+        scores = calibrator.score(x, distance * (fold.ood.scale / scale))
+        i = int(scores.probabilities.argmax())
+        confidence, familiarity = float(scores.probabilities[i]), scores.familiarity
+        predicted = genres[i] if is_in_distribution(familiarity, confidence, None) else UNKNOWN
+        probabilities = dict(zip(genres, scores.probabilities.tolist(), strict=True))
+        records.append(Record(track.id, track.artist, track.genre, predicted, confidence, familiarity, probabilities))
     return records
+
+
+def excluded_auroc(heldout: Sequence[HeldOut], genres: Sequence[str]) -> float:
+    """AUROC of familiarity: held-out tracks against those of the excluded genre; the mean over folds."""
+    from sklearn.metrics import roc_auc_score
+
+    aurocs = []
+    for fold in heldout:
+        assert fold.excluded is not None
+        known, unknown = (_records(tracks, fold, heldout, genres) for tracks in (fold, fold.excluded))
+        familiarity = [record.familiarity for record in (*known, *unknown)]
+        aurocs.append(roc_auc_score([1] * len(known) + [0] * len(unknown), familiarity))
+    return float(np.mean(aurocs))
 
 
 @dataclass(frozen=True)
@@ -120,6 +149,8 @@ class Result:
     records: list[Record]
     metrics: dict[str, dict[str, Any]]  # of the architecture and, where it has several, of each branch alone
     branch_weights: dict[str, float]  # fitted to all folds
+    genres: tuple[str, ...]  # without the excluded one
+    auroc: float | None = None  # of familiarity, for the excluded genre
 
 
 def run(
@@ -132,15 +163,25 @@ def run(
     resume: bool = False,
     monitor: Monitor | None = None,
     progress: ProgressFn = no_progress,
+    leave_out: str | None = None,
 ) -> Result:
     """Cross-validate on the tracks `ids`, and write predictions.csv and metrics.json into the folder `out`.
 
-    Raises DatasetError when `out` has these already, or there are too few artists.
+    With `leave_out`, a genre, its tracks are in no fold, but every fold predicts them: is their familiarity lower?
+    Raises DatasetError when `out` has these files already, there are too few artists, or there is no such genre.
     """
     prepare_folder(out, METRICS, resume)
+    if leave_out is not None and leave_out not in dataset.genres:
+        raise DatasetError(f"{dataset.name} has no genre {leave_out!r}; it has {', '.join(dataset.genres)}")
+    of_genre = replace(dataset, tracks=tuple(track for track in dataset.tracks if track.genre == leave_out))
+    dataset = replace(dataset, tracks=tuple(track for track in dataset.tracks if track.genre != leave_out))
+    if len(dataset.genres) < 2:
+        raise DatasetError(f"{dataset.name} needs at least two other genres than {leave_out}")
+    excluded = LabelledTracks.load(of_genre, ids, config.features, progress) if leave_out else None
     tracks = LabelledTracks.load(dataset, ids, config.features, progress)
     grouped = tracks.tracks if by_artist else [replace(track, artist=track.id) for track in tracks.tracks]
-    heldout = cross_validate(config, tracks, artist_kfold(grouped, n_folds), out / WORK, monitor or Monitor())
+    folds = artist_kfold(grouped, n_folds)
+    heldout = cross_validate(config, tracks, folds, out / WORK, monitor or Monitor(), excluded)
     records = evaluate_folds(heldout, dataset.genres)
     metrics = {config.model.architecture: compute_metrics(records, dataset.genres)}
     weights, _ = calibrate(heldout, heldout[0].ood)
@@ -148,10 +189,12 @@ def run(
         alone = [replace(fold, logits={branch: fold.logits[branch]}) for fold in heldout]
         metrics[branch] = compute_metrics(evaluate_folds(alone, dataset.genres), dataset.genres)
     write_predictions(out / PREDICTIONS, {"cv": records}, dataset.genres)
-    content = {"config": to_dict(config), "branch_weights": weights, "metrics": metrics}
+    auroc = excluded_auroc(heldout, dataset.genres) if excluded else None
+    content: dict[str, Any] = {"config": to_dict(config), "branch_weights": weights, "metrics": metrics}
+    content |= {"excluded": {"genre": leave_out, "auroc_of_familiarity": auroc}} if excluded else {}
     write_text(out / METRICS, json.dumps(content, indent=1) + "\n")
     shutil.rmtree(out / WORK)
-    return Result(records, metrics, weights)
+    return Result(records, metrics, weights, dataset.genres, auroc)
 
 
 def prepare_folder(out: Path, result: str, resume: bool) -> None:
