@@ -129,16 +129,16 @@ def _records(tracks: HeldOut, fold: HeldOut, heldout: Sequence[HeldOut], genres:
     return records
 
 
-def excluded_auroc(heldout: Sequence[HeldOut], genres: Sequence[str]) -> float:
-    """AUROC of familiarity: held-out tracks against those of the excluded genre; the mean over folds."""
+def excluded_auroc(heldout: Sequence[HeldOut], records: Sequence[Record], genres: Sequence[str]) -> float:
+    """AUROC of familiarity: held-out tracks, by their `records`, against the excluded genre's; the mean over folds."""
     from sklearn.metrics import roc_auc_score
 
-    aurocs = []
+    familiarity, aurocs = {record.track: record.familiarity for record in records}, []
     for fold in heldout:
         assert fold.excluded is not None
-        known, unknown = (_records(tracks, fold, heldout, genres) for tracks in (fold, fold.excluded))
-        familiarity = [record.familiarity for record in (*known, *unknown)]
-        aurocs.append(roc_auc_score([1] * len(known) + [0] * len(unknown), familiarity))
+        known = [familiarity[track.id] for track in fold.tracks]
+        unknown = [record.familiarity for record in _records(fold.excluded, fold, heldout, genres)]
+        aurocs.append(roc_auc_score([1] * len(known) + [0] * len(unknown), [*known, *unknown]))
     return float(np.mean(aurocs))
 
 
@@ -171,13 +171,10 @@ def run(
     Raises DatasetError when `out` has these files already, there are too few artists, or there is no such genre.
     """
     prepare_folder(out, METRICS, resume)
-    if leave_out is not None and leave_out not in dataset.genres:
-        raise DatasetError(f"{dataset.name} has no genre {leave_out!r}; it has {', '.join(dataset.genres)}")
-    of_genre = replace(dataset, tracks=tuple(track for track in dataset.tracks if track.genre == leave_out))
-    dataset = replace(dataset, tracks=tuple(track for track in dataset.tracks if track.genre != leave_out))
-    if len(dataset.genres) < 2:
-        raise DatasetError(f"{dataset.name} needs at least two other genres than {leave_out}")
-    excluded = LabelledTracks.load(of_genre, ids, config.features, progress) if leave_out else None
+    excluded = None
+    if leave_out is not None:
+        dataset, of_genre = _exclude(dataset, leave_out)
+        excluded = LabelledTracks.load(of_genre, ids, config.features, progress)
     tracks = LabelledTracks.load(dataset, ids, config.features, progress)
     grouped = tracks.tracks if by_artist else [replace(track, artist=track.id) for track in tracks.tracks]
     folds = artist_kfold(grouped, n_folds)
@@ -189,12 +186,24 @@ def run(
         alone = [replace(fold, logits={branch: fold.logits[branch]}) for fold in heldout]
         metrics[branch] = compute_metrics(evaluate_folds(alone, dataset.genres), dataset.genres)
     write_predictions(out / PREDICTIONS, {"cv": records}, dataset.genres)
-    auroc = excluded_auroc(heldout, dataset.genres) if excluded else None
+    auroc = excluded_auroc(heldout, records, dataset.genres) if excluded else None
     content: dict[str, Any] = {"config": to_dict(config), "branch_weights": weights, "metrics": metrics}
     content |= {"excluded": {"genre": leave_out, "auroc_of_familiarity": auroc}} if excluded else {}
     write_text(out / METRICS, json.dumps(content, indent=1) + "\n")
     shutil.rmtree(out / WORK)
     return Result(records, metrics, weights, dataset.genres, auroc)
+
+
+def _exclude(dataset: Dataset, genre: str) -> tuple[Dataset, Dataset]:
+    """The data set without a genre, and that genre alone."""
+    if genre not in dataset.genres:
+        raise DatasetError(f"{dataset.name} has no genre {genre!r}; it has {', '.join(dataset.genres)}")
+    if len(dataset.genres) < 3:
+        raise DatasetError(f"{dataset.name} needs at least two other genres than {genre}")
+    others, of_genre = (
+        tuple(track for track in dataset.tracks if (track.genre == genre) is excluded) for excluded in (False, True)
+    )
+    return replace(dataset, tracks=others), replace(dataset, tracks=of_genre)
 
 
 def prepare_folder(out: Path, result: str, resume: bool) -> None:
