@@ -18,6 +18,7 @@ import sounds
 from common import argument_parser, print_table
 from musicclass.classifier import Classifier
 from musicclass.evaluation.evaluate import Record, read_predictions
+from musicclass.features import TrackFeatures
 from musicclass.prediction import UNKNOWN, Prediction
 from musicclass.saved_model import METRICS_PREFERENCE, PREDICTIONS
 
@@ -28,7 +29,7 @@ def predict_others(path: Path, classifier: Classifier) -> Iterator[Prediction]:
     with np.load(path) as file:
         for name, image in zip(file["ids"], file["X"], strict=True):
             frames = image.T[:, : classifier.model.features.n_mels_kept].astype(np.float32) / 255 * 80
-            yield classifier.predict_log_mel(frames, 30.0, str(name))
+            yield classifier.predict_features(TrackFeatures(frames, 30.0), str(name))
 
 
 def evaluated_music(classifier: Classifier) -> list[Record]:

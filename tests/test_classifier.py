@@ -62,7 +62,7 @@ def test_min_confidence_replaces_familiarity(classifier):
     ],
 )
 def test_summaries_give_the_reason_for_unknown(genre, familiarity, summary):
-    prediction = Prediction("x", genre, "jazz", 0.96, familiarity, {"jazz": 0.96}, 3.0, (), "gtzan")
+    prediction = Prediction("x", genre, "jazz", 0.96, familiarity, {"jazz": 0.96}, 3.0, (), "gtzan", {})
     assert prediction.summary() == summary
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from musicclass.config import FeatureConfig
 from musicclass.explain import BAND_GROUPS, Explanation, explain, occlude
-from musicclass.features import log_mel
+from musicclass.features import TrackFeatures, log_mel
 from musicclass.prediction import Prediction
 from tests.conftest import make_music
 
 
 def prediction_of(genre: str, duration: float) -> Prediction:
-    return Prediction(None, genre, genre, 1.0, 1.0, {genre: 1.0}, duration, (), "test")
+    return Prediction(None, genre, genre, 1.0, 1.0, {genre: 1.0}, duration, (), "test", {})
 
 
 def test_explanation_is_consistent(classifier, wav):
@@ -48,7 +48,7 @@ def test_known_evidence_is_located():
     frames[24:48, :14] = 0
     frames += np.random.default_rng(0).standard_normal(frames.shape).astype(np.float32)
 
-    def probability(windows):
+    def probability(windows, _):
         return 1 / (1 + np.exp(-windows[:, 24:48, :14].mean(axis=(1, 2)) / 20))
 
     explanation = explain(probability, frames, prediction_of("low", 4.0), "low", config)
@@ -60,7 +60,8 @@ def test_known_evidence_is_located():
 def test_occlusion_of_the_top_cells_lowers_the_probability(classifier):
     config = classifier.model.features
     frames = log_mel(make_music(12), config)
-    explanation = classifier.explain_log_mel(frames, classifier.predict_log_mel(frames, 12.0))
+    track = TrackFeatures(frames, 12.0)
+    explanation = classifier.explain_features(track, classifier.predict_features(track))
     index, weights = classifier.genres.index(explanation.genre), explanation.weights
 
     def probability(mask):

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from musicclass.config import FeatureConfig
 from musicclass.features import log_mel, mfcc
-from musicclass.saved_model import create_session
+from musicclass.onnx_session import create_session
 from musicclass.training.calibration import Calibrator
 from musicclass.training.graph import build_frontend, build_model
 from musicclass.training.ood import FeatureOodScorer, LogitOodScorer

@@ -183,9 +183,11 @@ def test_bucket_on_ray(bucket, tmp_path, cluster):
 @pytest.mark.slow
 def test_failing_decoders_on_ray_are_rows_and_each_run_has_its_settings(folder, monkeypatch):
     song = {"file": os.fsencode(folder / "song 00.flac")}
-    long, short = (ray_backend.extract(song, FeatureConfig(window_seconds=n), LOCAL).windows.shape[1] for n in (10, 5))
+    long, short = (
+        ray_backend.extract(song, FeatureConfig(window_seconds=n), False, LOCAL).windows.shape[1] for n in (10, 5)
+    )
     assert long == pytest.approx(2 * short, abs=2)
     monkeypatch.setattr(ray_backend, "_make_extract_task", functools.partial(faulty_tasks.make_task, "", 0.0))
     for name, status in (("crash", "crashed"), ("hang", "timeout"), ("swell", "out_of_memory")):
         limited = ScanOptions(timeout=2, max_memory=4e8)
-        assert ray_backend.extract({"file": name.encode()}, FeatureConfig(), limited).status == status
+        assert ray_backend.extract({"file": name.encode()}, FeatureConfig(), False, limited).status == status

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from musicclass.config import FeatureConfig
 from musicclass.errors import DecodeError, SilentError
-from musicclass.features import log_mel
+from musicclass.features import TrackFeatures, log_mel
 from musicclass.windows import (
     check_sound,
     extract_windows,
@@ -60,13 +60,13 @@ def test_clips_of_30_s_are_normalized_as_a_whole():
 def test_silent_windows_are_zeros():
     assert not normalize_window(np.full((300, 112), -100, np.float32), 0, DEFAULT).any()
     frames = log_mel(np.concatenate([make_music(20), np.zeros(40 * RATE, np.float32)]), DEFAULT)
-    windows = windows_of_track(frames, 60.0, DEFAULT).windows
+    windows = windows_of_track(TrackFeatures(frames, 60.0), DEFAULT).windows
     assert windows[:2].any(axis=(1, 2)).all() and not windows[3:].any()
 
 
 def test_tracks_of_silent_windows_raise_silent_error():
     with pytest.raises(SilentError, match="silent"):
-        check_sound(windows_of_track(np.full((300, 112), -100, np.float32), 12.0, DEFAULT))
+        check_sound(windows_of_track(TrackFeatures(np.full((300, 112), -100, np.float32), 12.0), DEFAULT))
 
 
 def test_sampling_decodes_four_windows_of_a_long_track(classifier, tmp_path):

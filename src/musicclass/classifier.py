@@ -1,8 +1,8 @@
 """Audio -> Prediction: the whole pipeline, step by step.
 
 audio.stream             file -> mono samples at 22,050 Hz
-features.log_mel         samples -> log-mel frames
-windows.extract_windows  both of these, then frames -> normalized windows of 10 s
+features.track_features  samples -> log-mel frames and, for models that use the tagger, embeddings of patches of 3 s
+windows.extract_windows  both of these, then frames -> normalized windows of 10 s with their embeddings
 Classifier.score         windows -> MFCCs -> network -> calibrated probabilities and familiarity (model.onnx)
 Classifier.predict       all of these -> Prediction
 """
@@ -10,16 +10,17 @@ Classifier.predict       all of these -> Prediction
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from musicclass import audio
+from musicclass import audio, tagger
 from musicclass.config import AudioConfig
 from musicclass.explain import Explanation, explain
-from musicclass.features import Array, log_mel_with_duration
+from musicclass.features import Array, TrackFeatures, track_features
 from musicclass.prediction import UNKNOWN, Prediction, Segment, is_in_distribution
 from musicclass.saved_model import SavedModel, load_model
 from musicclass.windows import TrackWindows, check_sound, extract_windows, windows_of_track
@@ -45,6 +46,8 @@ class Classifier:
         self.limits = limits or AudioConfig()
         self.min_confidence = min_confidence
         self._session = model.create_session()
+        if model.uses_tagger:
+            tagger.warn_if_missing()
 
     @classmethod
     def load(
@@ -63,16 +66,17 @@ class Classifier:
         With `sampled`, only a few windows of a long track are decoded, where its format allows seeking. Raises
         AudioError (see errors.py) when the file can't be used.
         """
-        track = extract_windows(source, self.model.features, self.limits, sampled)
+        track = extract_windows(source, self.model.features, self.limits, sampled, self.model.uses_tagger)
         return self.predict_windows(track, _file_name(source))
 
     def predict_windows(self, track: TrackWindows, file: str | None = None) -> Prediction:
         """Predict the genre of a track's windows, not all of which are silent."""
-        scores = self.score(track.windows)
+        scores = self.score(track.windows, track.embeddings)
         order = np.argsort(-scores.probabilities, kind="stable")
         probabilities = {self.genres[i]: float(scores.probabilities[i]) for i in order}
         top_genre, confidence = next(iter(probabilities.items()))
         times = track.times.round(6).tolist()
+        patches = track.patches
         rows = zip(times, scores.window_probabilities, scores.window_familiarity.tolist(), strict=True)
         return Prediction(
             file=file,
@@ -84,11 +88,21 @@ class Classifier:
             duration=track.duration,
             segments=tuple(self._segment(start, end, row, familiarity) for (start, end), row, familiarity in rows),
             model=self.model.name,
+            tags=tagger.characteristic_tags(patches),
+            embedding=patches.embeddings.mean(axis=0) if patches else None,
         )
 
-    def score(self, windows: Array) -> TrackScores:
-        """Run model.onnx on the log-mel windows (n_windows, n, n_mels_kept) of a track."""
-        outputs = self._session.run(list(TrackScores._fields), {"windows": windows})
+    def score(self, windows: Array, embeddings: Array | None = None) -> TrackScores:
+        """Run model.onnx on the log-mel windows (n_windows, n, n_mels_kept) of a track.
+
+        `embeddings` (n_windows, EMBEDDING_SIZE) are for models that use the tagger; without them, or where all are
+        zeros, these predict from the windows alone.
+        """
+        inputs = {"windows": windows}
+        if self.model.uses_tagger:
+            zeros = np.zeros((len(windows), tagger.EMBEDDING_SIZE), np.float32)
+            inputs["embeddings"] = zeros if embeddings is None else embeddings
+        outputs = self._session.run(list(TrackScores._fields), inputs)
         return TrackScores(outputs[0], float(outputs[1]), outputs[2], outputs[3])
 
     def _segment(self, start: float, end: float, row: Array, familiarity: float) -> Segment:
@@ -107,13 +121,16 @@ class Classifier:
 
         Raises AudioError as `predict` does, and ValueError for samples that aren't floating point.
         """
-        features = self.model.features
-        blocks = audio.stream_waveform(waveform, sample_rate, features.sample_rate, self.limits)
-        return self.predict_log_mel(*log_mel_with_duration(blocks, features))
+        blocks = audio.stream_waveform(waveform, sample_rate, self.model.features.sample_rate, self.limits)
+        return self.predict_features(self.track_features(blocks))
 
-    def predict_log_mel(self, frames: Array, duration: float, file: str | None = None) -> Prediction:
-        """Predict the genre of a track's log-mel frames (n_frames, n_mels_kept) in dB. Raises SilentError."""
-        return self.predict_windows(check_sound(windows_of_track(frames, duration, self.model.features)), file)
+    def track_features(self, blocks: Iterable[Array]) -> TrackFeatures:
+        """The features that the model needs of a waveform in blocks (n,) at `model.features.sample_rate`."""
+        return track_features(blocks, self.model.features, self.model.uses_tagger)
+
+    def predict_features(self, track: TrackFeatures, file: str | None = None) -> Prediction:
+        """Predict the genre of a track from its features. Raises SilentError."""
+        return self.predict_windows(check_sound(windows_of_track(track, self.model.features)), file)
 
     def explain(self, source: audio.Source, genre: str | None = None) -> Explanation:
         """Predict the genre of a file, and find the times and frequencies that its top genre, or `genre`, depends on.
@@ -122,18 +139,20 @@ class Classifier:
         """
         if genre is not None and genre not in self.genres:
             raise ValueError(f"{self.model.name} has no genre {genre!r}; it has {', '.join(self.genres)}")
-        features = self.model.features
-        frames, duration = log_mel_with_duration(audio.stream(source, features.sample_rate, self.limits), features)
-        prediction = self.predict_log_mel(frames, duration, _file_name(source))
-        return self.explain_log_mel(frames, prediction, genre)
+        track = self.track_features(audio.stream(source, self.model.features.sample_rate, self.limits))
+        return self.explain_features(track, self.predict_features(track, _file_name(source)), genre)
 
-    def explain_log_mel(self, frames: Array, prediction: Prediction, genre: str | None = None) -> Explanation:
-        """`explain` for log-mel frames (n_frames, n_mels_kept) in dB and their prediction."""
-        index = self.genres.index(genre or prediction.top_genre)
-        return explain(
-            lambda windows: self.score(windows).window_probabilities[:, index],
-            frames, prediction, genre or prediction.top_genre, self.model.features,
-        )  # fmt: skip
+    def explain_features(self, track: TrackFeatures, prediction: Prediction, genre: str | None = None) -> Explanation:
+        """`explain` for a track's features and their prediction; the embeddings are not occluded."""
+        genre = genre or prediction.top_genre
+        index = self.genres.index(genre)
+        embeddings = windows_of_track(track, self.model.features).embeddings
+
+        def probability(windows: Array, i: int) -> Array:
+            embedding = np.broadcast_to(embeddings[i], (len(windows), tagger.EMBEDDING_SIZE))
+            return self.score(windows, embedding).window_probabilities[:, index]
+
+        return explain(probability, track.log_mel, prediction, genre, self.model.features)
 
 
 def _file_name(source: audio.Source) -> str:

@@ -69,17 +69,18 @@ class Explanation:
 
 
 def explain(
-    probability: Callable[[Array], Array], frames: Array, prediction: Prediction, genre: str, config: FeatureConfig
+    probability: Callable[[Array, int], Array], frames: Array, prediction: Prediction, genre: str, config: FeatureConfig
 ) -> Explanation:
     """Occlude each cell of each window of a track's log-mel `frames` (n_frames, n_mels_kept) in dB.
 
-    `probability` maps log-mel windows (n, n_frames, n_mels_kept) to the probability (n,) of `genre`.
+    `probability` maps variants (n, n_frames, n_mels_kept) of a log-mel window, and the window's index, to the
+    probability (n,) of `genre`.
     """
     n_cells = max(1, round(prediction.duration / CELL_SECONDS))
     time_cells, band_cells = _cell_indices(len(frames), n_cells, config)
     groups = band_cells == np.arange(BAND_GROUPS)[:, None]
     drops, counts = np.zeros((n_cells, BAND_GROUPS)), np.zeros((n_cells, 1))
-    for start in window_starts(len(frames), config):
+    for i, start in enumerate(window_starts(len(frames), config)):
         window = normalize_window(frames, start, config)
         if not np.ptp(window):
             continue
@@ -87,7 +88,8 @@ def explain(
         cells = np.unique(cell_of_frame)
         masks = (cell_of_frame == cells[:, None])[:, None, :, None] & groups[:, None, :]
         masks = masks.reshape(-1, *window.shape)
-        log_odds = _log_odds(probability(np.concatenate([window[None], np.where(masks, window.mean(), window)])))
+        variants = np.concatenate([window[None], np.where(masks, window.mean(), window)])
+        log_odds = _log_odds(probability(variants, i))
         drops[cells] += (log_odds[0] - log_odds[1:]).reshape(len(cells), BAND_GROUPS)
         counts[cells] += 1
     return Explanation(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from musicclass import tagger
 from musicclass.config import FeatureConfig
 
 Array = npt.NDArray[np.float32]
@@ -21,6 +22,26 @@ Array = npt.NDArray[np.float32]
 POWER_FLOOR = 1e-10  # smaller power is set to this: -100 dB
 FRAMES_PER_CHUNK = 64  # fits the cache; constant, so that results don't depend on the sizes of audio blocks
 BANDS_PER_BLOCK = 16  # of the filter bank, most of which is zero
+
+
+class TrackFeatures(NamedTuple):
+    """What is computed from the samples of one track."""
+
+    log_mel: Array  # (n_frames, n_mels_kept), dB
+    duration: float  # seconds
+    patches: tagger.TrackEmbeddings | None = None  # None: not wanted, silent, or without the tagger
+
+
+def track_features(blocks: Iterable[Array], config: FeatureConfig, with_tagger: bool = False) -> TrackFeatures:
+    """The features of a waveform in blocks (n,) of any sizes at `config.sample_rate`.
+
+    `with_tagger` needs the tagger's sample rate. Raises ValueError for an empty waveform.
+    """
+    if not with_tagger:
+        return TrackFeatures(*log_mel_with_duration(blocks, config))
+    sampler = tagger.PatchSampler()
+    frames, duration = log_mel_with_duration(sampler.observe(blocks), config)
+    return TrackFeatures(frames, duration, tagger.embed(*sampler.patches()))
 
 
 def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:

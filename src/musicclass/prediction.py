@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musicclass.features import Array
 
 UNKNOWN = "unknown"
 OOD_THRESHOLD = 0.5  # lower familiarity means out of distribution
@@ -36,10 +39,14 @@ class Prediction:
     duration: float  # seconds of audio that were decoded
     segments: tuple[Segment, ...]
     model: str
+    tags: dict[str, float]  # probabilities of the tags that stand out, most characteristic first; see tagger.py
+    embedding: Array | None = field(default=None, repr=False, compare=False)  # (200,), see tagger.py; not in JSON
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
+        """JSON-ready values, without the embedding."""
+        values = asdict(replace(self, embedding=None))
+        del values["embedding"]
+        return values
 
     def to_json(self, indent: int | None = None) -> str:
         """`to_dict` as one JSON object."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from musicclass.config import FeatureConfig, from_dict
 from musicclass.errors import ConfigError, ModelError
 from musicclass.files import write_atomically, write_text
+from musicclass.onnx_session import create_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -46,6 +47,11 @@ class SavedModel:
         """The model's name in its card."""
         return str(self.card["name"])
 
+    @property
+    def uses_tagger(self) -> bool:
+        """Whether model.onnx takes embeddings of the tagger (tagger.py) as well."""
+        return "tagger" in str(self.card["config"].get("model", {}).get("architecture", "")).split("+")
+
     def create_session(self) -> onnxruntime.InferenceSession:
         """An ONNX Runtime session for model.onnx. Raises ModelError when it is invalid or doesn't match the card."""
         try:
@@ -69,16 +75,6 @@ class SavedModel:
             return []
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-
-
-def create_session(content: bytes) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on one thread, so that results don't depend on the number of cores."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def best_available_metrics(card: dict[str, Any], key: str = "accuracy") -> str:

@@ -1,4 +1,4 @@
-"""Audio file or log-mel frames -> normalized log-mel windows (n_windows, n, n_mels_kept) with their times.
+"""Audio file or features -> normalized log-mel windows (n_windows, n, n_mels_kept), with times and embeddings.
 
 A window is one input of the network. Silent windows are all zeros.
 """
@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from musicclass import audio
+from musicclass import audio, tagger
 from musicclass.config import AudioConfig, FeatureConfig
 from musicclass.errors import SilentError, naming_errors
-from musicclass.features import Array, log_mel, log_mel_with_duration, mfcc
+from musicclass.features import Array, TrackFeatures, log_mel, mfcc, track_features
 
 SAMPLED_WINDOWS = 4  # per track with `sampled`
 
@@ -25,25 +25,33 @@ class TrackWindows(NamedTuple):
     windows: Array  # (n_windows, n, n_mels_kept), dB above the floor; all zeros where silent
     times: npt.NDArray[np.float64]  # (n_windows, 2), start and end in seconds of each window's segment
     duration: float  # seconds
+    embeddings: Array  # (n_windows, EMBEDDING_SIZE), see `window_embeddings`; all zeros without patches
+    patches: tagger.TrackEmbeddings | None = None  # of the whole track
 
 
 def extract_windows(
-    source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None, sampled: bool = False
+    source: audio.Source,
+    features: FeatureConfig,
+    limits: AudioConfig | None = None,
+    sampled: bool = False,
+    with_tagger: bool = False,
 ) -> TrackWindows:
-    """The windows of a file, given by its path or as an open binary file.
+    """The windows of a file, given by its path or as an open binary file; `with_tagger` adds their embeddings.
 
     With `sampled`, only SAMPLED_WINDOWS evenly spread windows of a long track are decoded, where its format allows
     seeking. Raises AudioError, whose message begins with the file's name.
     """
-    track = _sampled_windows(source, features, limits) if sampled else None
+    track = _sampled_windows(source, features, limits, with_tagger) if sampled else None
     if track is None:
-        frames, duration = log_mel_with_duration(audio.stream(source, features.sample_rate, limits), features)
-        track = windows_of_track(frames, duration, features)
+        blocks = audio.stream(source, features.sample_rate, limits)
+        track = windows_of_track(track_features(blocks, features, with_tagger), features)
     with naming_errors(audio.source_name(source)):
         return check_sound(track)
 
 
-def _sampled_windows(source: audio.Source, features: FeatureConfig, limits: AudioConfig | None) -> TrackWindows | None:
+def _sampled_windows(
+    source: audio.Source, features: FeatureConfig, limits: AudioConfig | None, with_tagger: bool
+) -> TrackWindows | None:
     seconds = features.window_seconds
     sampled = audio.sample_blocks(source, features.sample_rate, seconds, SAMPLED_WINDOWS, limits)
     if sampled is None:
@@ -52,17 +60,42 @@ def _sampled_windows(source: audio.Source, features: FeatureConfig, limits: Audi
     frames = [log_mel(samples, features)[: features.window_frames] for _, samples in blocks]
     windows = np.concatenate([log_mel_windows(window, features) for window in frames])
     times = np.array([(start, start + seconds) for start, _ in blocks])
-    return TrackWindows(windows, times, duration)
+    patches = _sampled_patches(blocks) if with_tagger else None
+    return TrackWindows(windows, times, duration, window_embeddings(times, patches), patches)
 
 
-def windows_of_track(frames: Array, duration: float, features: FeatureConfig) -> TrackWindows:
-    """All windows of a track's log-mel `frames` (n_frames, n_mels_kept) in dB.
+def _sampled_patches(blocks: list[tuple[float, Array]]) -> tagger.TrackEmbeddings | None:
+    """The tagger's outputs for the patch in the middle of each block, given by its start in seconds and samples."""
+    offsets = [max(0, len(samples) - tagger.PATCH_SAMPLES) // 2 for _, samples in blocks]
+    starts = [start + offset / tagger.SAMPLE_RATE for (start, _), offset in zip(blocks, offsets, strict=True)]
+    middles = [samples[offset:] for (_, samples), offset in zip(blocks, offsets, strict=True)]
+    return tagger.embed(np.stack([np.resize(samples, tagger.PATCH_SAMPLES) for samples in middles]), np.array(starts))
+
+
+def windows_of_track(track: TrackFeatures, features: FeatureConfig) -> TrackWindows:
+    """All windows of a track.
 
     Windows overlap so that they cover the track evenly; their segments are equal parts of the track.
     """
-    windows = log_mel_windows(frames, features)
-    edges = np.arange(len(windows) + 1) * (duration / len(windows))
-    return TrackWindows(windows, np.stack([edges[:-1], edges[1:]], axis=1), duration)
+    windows = log_mel_windows(track.log_mel, features)
+    edges = np.arange(len(windows) + 1) * (track.duration / len(windows))
+    times = np.stack([edges[:-1], edges[1:]], axis=1)
+    return TrackWindows(windows, times, track.duration, window_embeddings(times, track.patches), track.patches)
+
+
+def window_embeddings(times: npt.NDArray[np.float64], patches: tagger.TrackEmbeddings | None) -> Array:
+    """For each segment (n_windows, 2) in seconds, the mean embedding of the patches whose centers are in it.
+
+    Where there are none, the embedding of the nearest patch; (n_windows, EMBEDDING_SIZE), all zeros without patches.
+    """
+    if patches is None or not len(patches.embeddings):
+        return np.zeros((len(times), tagger.EMBEDDING_SIZE), np.float32)
+    centers = patches.times.mean(axis=1)
+    inside = (times[:, :1] <= centers) & (centers < times[:, 1:])
+    nearest = np.abs(times.mean(axis=1)[:, None] - centers).argmin(axis=1)
+    inside[np.arange(len(times)), nearest] |= ~inside.any(axis=1)
+    weights = inside / inside.sum(axis=1, keepdims=True)
+    return np.asarray(weights @ patches.embeddings, np.float32)
 
 
 def check_sound(track: TrackWindows) -> TrackWindows:

@@ -15,6 +15,7 @@ import numpy as np
 from musicclass.classifier import Classifier
 from musicclass.datasets import Dataset
 from musicclass.errors import AudioError, DatasetError
+from musicclass.features import TrackFeatures
 from musicclass.files import write_text
 from musicclass.prediction import UNKNOWN
 from musicclass.progress import ProgressFn, no_progress
@@ -58,7 +59,8 @@ def evaluate_tracks(
     features = classifier.model.features
     for track, frames in dataset.iter_features(progress(tracks, "Tracks"), features):
         try:
-            prediction = classifier.predict_log_mel(frames, len(frames) / features.frames_per_second, track.id)
+            duration = len(frames) / features.frames_per_second
+            prediction = classifier.predict_features(TrackFeatures(frames, duration), track.id)
         except AudioError as error:
             warnings.warn(f"{track.id} is skipped: {error}", stacklevel=2)
             continue

@@ -47,19 +47,20 @@ def map_files(files: Iterable[str], model: SavedModel, options: run.ScanOptions)
     try:
         source = iter(files)
         while batch := list(itertools.islice(source, BATCH_FILES)):
-            yield from _map_batch(batch, graph, model.features, options)
+            yield from _map_batch(batch, graph, model, options)
     finally:
         if started_here:
             ray.shutdown()
 
 
 def _map_batch(
-    batch: Sequence[str], model: list[Any], features: FeatureConfig, options: run.ScanOptions
+    batch: Sequence[str], graph: list[Any], model: SavedModel, options: run.ScanOptions
 ) -> Iterator[tuple[str, Any]]:
     ray = import_optional("ray", "ray")
+    features, with_tagger = model.features, model.uses_tagger
 
     def extract_row(row: RayRow) -> RayRow:
-        return {"file": row["file"], "value": pickle.dumps(extract(row, features, options))}
+        return {"file": row["file"], "value": pickle.dumps(extract(row, features, with_tagger, options))}
 
     items = [{"file": os.fsencode(file)} for file in batch]
     actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // 4)
@@ -67,7 +68,7 @@ def _map_batch(
     blocks = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK_FILES))
     rows = blocks.map(extract_row, num_cpus=0.9).map(
         _PredictActor,
-        fn_constructor_args=(model, options.min_confidence, options.segments),
+        fn_constructor_args=(graph, options.min_confidence, options.segments),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
         num_cpus=0.1,
     )
@@ -75,22 +76,24 @@ def _map_batch(
         yield os.fsdecode(row["file"]), pickle.loads(row["value"])
 
 
-def extract(row: RayRow, features: FeatureConfig, options: run.ScanOptions) -> Any:
+def extract(row: RayRow, features: FeatureConfig, with_tagger: bool, options: run.ScanOptions) -> Any:
     """The TrackWindows of a file, or a TaskFailure; runs in a Ray task."""
-    ((_, value),) = _extraction_pool(features, options).map([os.fsdecode(row["file"])])
+    ((_, value),) = _extraction_pool(features, with_tagger, options).map([os.fsdecode(row["file"])])
     return value
 
 
 @functools.cache  # a Ray worker may serve several runs
-def _extraction_pool(features: FeatureConfig, options: run.ScanOptions) -> WorkerPool:
-    make_task = functools.partial(_make_extract_task, features, options.sampled)
+def _extraction_pool(features: FeatureConfig, with_tagger: bool, options: run.ScanOptions) -> WorkerPool:
+    make_task = functools.partial(_make_extract_task, features, with_tagger, options.sampled)
     pool = WorkerPool(make_task, 1, options.timeout, options.max_memory)
     atexit.register(pool.close)
     return pool
 
 
-def _make_extract_task(features: FeatureConfig, sampled: bool) -> TaskFn:
-    return run.file_task(functools.partial(extract_windows, features=features, sampled=sampled))
+def _make_extract_task(features: FeatureConfig, with_tagger: bool, sampled: bool) -> TaskFn:
+    return run.file_task(
+        functools.partial(extract_windows, features=features, sampled=sampled, with_tagger=with_tagger)
+    )
 
 
 class _PredictActor:

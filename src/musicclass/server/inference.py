@@ -15,7 +15,7 @@ from musicclass.classifier import Classifier
 from musicclass.config import AudioConfig
 from musicclass.errors import AudioError
 from musicclass.explain import Explanation
-from musicclass.features import Array, log_mel_with_duration
+from musicclass.features import Array
 from musicclass.prediction import Prediction
 from musicclass.workers import TaskFailure, TaskFn, task_failure
 
@@ -39,6 +39,7 @@ class PredictRequest:
 class PredictResponse(Prediction):
     """A prediction with what else was requested."""
 
+    embedding: None = None  # it isn't sent
     waveform_peaks: list[float] | None = None  # evenly spread, 0 to 1
     explanation: dict[str, Any] | None = None  # as Explanation.to_dict gives it, and `log_mel`, a grey image
 
@@ -71,14 +72,15 @@ def predict(classifier: Classifier, request: PredictRequest, on_progress: Callab
                 peaks.add(block)
             on_progress(min(1.0, source.tell() / len(request.data)))
 
-    frames, duration = log_mel_with_duration(observed(), features)
-    prediction = classifier.predict_log_mel(frames, duration, request.name)
+    track = classifier.track_features(observed())
+    prediction = classifier.predict_features(track, request.name)
     explanation = None
     if request.explain:
-        explained = classifier.explain_log_mel(frames, prediction, request.genre)
+        explained = classifier.explain_features(track, prediction, request.genre)
         explanation = explained.to_dict() | {"log_mel": _log_mel_image(explained)}
     waveform_peaks = peaks.spread(request.waveform_peaks) if request.waveform_peaks else None
-    return PredictResponse(**vars(prediction), waveform_peaks=waveform_peaks, explanation=explanation)
+    fields = vars(prediction) | {"embedding": None}
+    return PredictResponse(**fields, waveform_peaks=waveform_peaks, explanation=explanation)
 
 
 class WaveformPeaks:

@@ -20,7 +20,7 @@ from scipy.special import softmax
 
 from musicclass.errors import ModelError
 from musicclass.features import Array
-from musicclass.saved_model import create_session
+from musicclass.onnx_session import create_session
 from musicclass.training import lda  # noqa: F401  # registers its layers, for keras.saving.load_model
 
 MAX_QUANTIZATION_GAP = 2e-3  # mean change of a probability
