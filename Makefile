@@ -27,16 +27,16 @@ lint: .venv/test.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/demo.done: pyproject.toml hatch_build.py
+.venv/demo.done: pyproject.toml hatch_build.py build_tagger.py
 	$(PYTHON) -m venv .venv
 	$(PIP) -e ".[plot]"
 	touch $@
 
-.venv/test.done: pyproject.toml hatch_build.py constraints.txt
+.venv/test.done: pyproject.toml hatch_build.py build_tagger.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e ".[dev]" -c constraints.txt
 	$(BIN)/python hatch_build.py
 	touch $@
 
 clean:
-	rm -rf .venv .cache demo src/musicclass/server/static/ort
+	rm -rf .venv .cache demo src/musicclass/server/static/ort src/musicclass/pretrained/musicnn

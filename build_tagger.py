@@ -25,6 +25,7 @@ N_SAMPLES = (N_BLOCKS - 1) * BLOCK_IN + BLOCK_IN + 2 * TAPS
 TABLE_MAGIC = 0xDB4775248B80FB57
 FLOAT32 = 1  # TensorFlow's DT_FLOAT
 BATCH_NORM_EPSILON = 1e-3
+BLOCK_FILTERS = 16  # of ONNX Runtime: between operators on multiples of this, it keeps its own memory layout
 
 Weights = dict[str, Any]
 
@@ -164,7 +165,7 @@ def _front_end(g: _Graph) -> str:
     power = g("ReduceSum", g("Mul", frames, frames), g.ints(3), keepdims=0)
     mel = g("MatMul", power, g.constant(_mel_filterbank().T))
     log = g("Log", g("Add", g("Mul", mel, g.constant([10_000])), g.constant([1])))
-    return g("Unsqueeze", g("Mul", log, g.constant([1 / math.log(10)])), g.ints(1))
+    return g("Unsqueeze", g("Mul", log, g.constant([1 / math.log(10)]), name="log_mel"), g.ints(1))
 
 
 def _resampling_filters() -> Any:
@@ -213,9 +214,12 @@ def _convolve_over_bands(g: _Graph, x: str, weights: Weights, i: int) -> str:
     sign = np.where(scale < 0, -1.0, 1.0)
     n_frames = kernel.shape[2]
     pads = [3, 0, 3, 0] if i < 2 else [(n_frames - 1) // 2, 0, n_frames // 2, 0]
-    filters, bias = g.constant(kernel * sign[:, None, None, None]), g.constant(weights[f"{name}/bias"] * sign)
-    x = g("Conv", x, filters, bias, pads=pads)
-    x = g("ReduceMax", x, axes=[3], keepdims=0)
+    unused = -len(kernel) % BLOCK_FILTERS
+    filters = np.pad(kernel * sign[:, None, None, None], [(0, unused), (0, 0), (0, 0), (0, 0)])
+    bias = np.pad(weights[f"{name}/bias"] * sign, (0, unused))
+    x = g("Conv", x, g.constant(filters), g.constant(bias), pads=pads)
+    x = g("MaxPool", x, kernel_shape=[1, N_MELS - kernel.shape[3] + 1])
+    x = g("Slice", g("Squeeze", x, g.ints(3)), g.ints(0), g.ints(len(kernel)), g.ints(1))
     largest = np.finfo(np.float32).max
     x = g("Max", x, g.constant(np.where(scale < 0, -largest, 0)[:, None]))
     x = g("Min", x, g.constant(np.where(scale < 0, 0, largest)[:, None]))
