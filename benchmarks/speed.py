@@ -111,7 +111,7 @@ def measure_library(folder: Path, options: argparse.Namespace) -> None:
     ways = {
         "decoding alone, 1 worker": functools.partial(decoding_time, files),
         "library, 1 worker": functools.partial(library_time, files),
-        "library, 1 worker, --sampled": functools.partial(library_time, files, sampled=True),
+        "library, 1 worker, --fast": functools.partial(library_time, files, sampled=True),
         f"library, {options.workers} workers": functools.partial(library_time, files, options.workers),
     }
     times = {name: float(np.median([way() for _ in range(options.repeat)])) for name, way in ways.items()}

@@ -60,11 +60,11 @@ def test_csv_has_confidence_familiarity_and_probabilities(run, wav, tmp_path):
     status, out, _ = run("predict", tmp_path, "--csv")
     first, second = csv.DictReader(io.StringIO(out))
     genres = Classifier.load().genres
-    columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration"]
+    columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration", "tags"]
     assert status == 1 and list(first) == [*columns, *(f"prob_{genre}" for genre in genres), "error"]
     prediction = Classifier.load().predict(path)
     assert (first["file"], first["genre"], first["top_genre"]) == (str(path), prediction.genre, prediction.top_genre)
-    numbers = {name: getattr(prediction, name) for name in columns[3:]}
+    numbers = {name: getattr(prediction, name) for name in columns[3:6]}
     numbers |= {f"prob_{genre}": value for genre, value in prediction.probabilities.items()}
     assert {name: float(first[name]) for name in numbers} == pytest.approx(numbers, abs=1e-6)
     assert second["genre"] == "" and "empty" in second["error"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,12 +32,12 @@ def test_patches_are_evenly_spread_and_bounded_whatever_the_blocks(n_samples, cu
     samples = np.arange(n_samples, dtype=np.float32)
     patches, starts = sample(samples, cuts, max_patches=6)
     n_whole = n_samples // PATCH_SAMPLES
-    assert len(patches) == len(starts) and (len(starts) == max(1, n_whole) if n_whole <= 6 else 3 < len(starts) <= 6)
+    assert len(patches) == len(starts) == min(6, max(1, n_whole))
     firsts = np.round(starts * SAMPLE_RATE).astype(int)
+    assert firsts[0] == 0 and (firsts % PATCH_SAMPLES == 0).all()
     steps = np.diff(firsts) // PATCH_SAMPLES
-    assert firsts[0] == 0 and len(set(steps)) <= 1 and (firsts % PATCH_SAMPLES == 0).all()
-    stride = steps[0] if len(steps) else 1
-    assert math.log2(stride).is_integer() and firsts[-1] + (stride + 1) * PATCH_SAMPLES > n_samples  # to the end
+    assert not len(steps) or 1 <= steps.max() <= 2 * steps.min()
+    assert n_samples - firsts[-1] < n_samples / 4 + 2 * PATCH_SAMPLES
     for patch, first in zip(patches, firsts, strict=True):
         np.testing.assert_array_equal(patch, np.resize(samples[first : first + PATCH_SAMPLES], PATCH_SAMPLES))
 

@@ -28,7 +28,7 @@ from beets.plugins import BeetsPlugin
 from musicclass.errors import MusicClassError
 from musicclass.library.run import ScanOptions, predict_files
 from musicclass.library.tags import Skipped, TagChange, TagMode, TagOptions, propose_change
-from musicclass.saved_model import load_model
+from musicclass.saved_model import DEFAULT_MODEL, load_model
 
 
 class MusicClassPlugin(BeetsPlugin):
@@ -41,7 +41,7 @@ class MusicClassPlugin(BeetsPlugin):
             "mode": "only missing",
             "top": 1,
             "min_confidence": None,
-            "model": "gtzan",
+            "model": DEFAULT_MODEL,
             "names": {},
         }
         self.config.add(defaults)

@@ -22,7 +22,7 @@ from musicclass.config import AudioConfig
 from musicclass.explain import Explanation, explain
 from musicclass.features import Array, TrackFeatures, track_features
 from musicclass.prediction import UNKNOWN, Prediction, Segment, is_in_distribution
-from musicclass.saved_model import SavedModel, load_model
+from musicclass.saved_model import DEFAULT_MODEL, SavedModel, load_model
 from musicclass.windows import TrackWindows, check_sound, extract_windows, windows_of_track
 
 
@@ -51,7 +51,7 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, source: str | Path = "gtzan", limits: AudioConfig | None = None, min_confidence: float | None = None
+        cls, source: str | Path = DEFAULT_MODEL, limits: AudioConfig | None = None, min_confidence: float | None = None
     ) -> Classifier:
         """Load a saved model from its folder, or a pretrained model by its name. Raises ModelError.
 

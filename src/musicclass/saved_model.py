@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MODEL, FRONTEND, CARD = "model.onnx", "frontend.onnx", "card.json"
 SPLIT, PREDICTIONS, HISTORY = "split.csv", "predictions.csv", "history.csv"
 FORMAT = 3
+DEFAULT_MODEL = "gtzan"  # of the command line, Python, the server and beets
 SUBSET_NAMES = {"train": "training", "valid": "validation", "test": "test", "cv": "cross-validation"}
 METRICS_PREFERENCE = ("test", "cv", "valid")  # least biased first
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -95,7 +96,7 @@ def list_pretrained() -> list[str]:
     return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CARD}"))
 
 
-def load_model(source: str | Path = "gtzan") -> SavedModel:
+def load_model(source: str | Path = DEFAULT_MODEL) -> SavedModel:
     """Load a saved model from its folder, or a pretrained model by its name.
 
     Raises ModelError when files are missing or damaged, or when model.onnx doesn't have the card's checksum.

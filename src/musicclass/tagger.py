@@ -56,14 +56,13 @@ class TrackEmbeddings(NamedTuple):
 class PatchSampler:
     """Keeps evenly spread patches of a track that comes in blocks, whose sizes don't matter.
 
-    Of the patches that follow each other without a gap, every `stride`-th is kept; when there are more than
-    `max_patches`, every second is dropped and the stride doubles. So memory is bounded, and a long track has between
-    half of `max_patches` and all of them.
+    Of the patches that follow each other without a gap, every `stride`-th is held; when twice `max_patches` are held,
+    every second is dropped and the stride doubles. At the end, `max_patches` of them are chosen. So memory is bounded.
     """
 
     def __init__(self, max_patches: int = MAX_PATCHES):
         self._max_patches, self._stride, self._n_patches = max_patches, 1, 0
-        self._kept: list[tuple[int, Array]] = []  # index and samples
+        self._held: list[tuple[int, Array]] = []  # indices and samples
         self._pending = np.zeros(0, np.float32)
 
     def observe(self, blocks: Iterable[Array]) -> Iterator[Array]:
@@ -78,20 +77,21 @@ class PatchSampler:
         n_whole = len(samples) // PATCH_SAMPLES
         for patch in samples[: n_whole * PATCH_SAMPLES].reshape(n_whole, PATCH_SAMPLES):
             if self._n_patches % self._stride == 0:
-                self._kept.append((self._n_patches, patch.copy()))
+                self._held.append((self._n_patches, patch.copy()))
             self._n_patches += 1
-            if len(self._kept) > self._max_patches:
+            if len(self._held) == 2 * self._max_patches:
                 self._stride *= 2
-                self._kept = self._kept[::2]
+                self._held = self._held[::2]
         self._pending = samples[n_whole * PATCH_SAMPLES :]
 
     def patches(self) -> tuple[Array, npt.NDArray[np.float64]]:
-        """The patches (n, PATCH_SAMPLES) and their starts (n,) in seconds.
+        """At most `max_patches` patches (n, PATCH_SAMPLES) and their starts (n,) in seconds.
 
         Audio shorter than a patch is repeated to fill one.
         """
-        if self._kept:
-            indices, patches = zip(*self._kept, strict=True)
+        if self._held:
+            chosen = np.linspace(0, len(self._held) - 1, min(len(self._held), self._max_patches)).round().astype(int)
+            indices, patches = zip(*(self._held[i] for i in chosen), strict=True)
             return np.stack(patches), np.array(indices) * (PATCH_SAMPLES / SAMPLE_RATE)
         n_patches = min(1, len(self._pending))
         return np.resize(self._pending, (n_patches, PATCH_SAMPLES)), np.zeros(n_patches)

@@ -15,6 +15,7 @@ import typer
 
 from musicclass.cli.options import MemoryOption, MinimumOption, ModelOption, TimeoutOption, WorkersOption
 from musicclass.errors import escape_control_chars, import_optional
+from musicclass.saved_model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from musicclass.library.run import ProgressCallback, ScanSummary
@@ -29,9 +30,12 @@ def library(
         list[str], typer.Argument(help="Folders, files, or addresses such as s3://bucket/music.", metavar="DIR")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write: .parquet, .csv or .jsonl.")],
-    model: ModelOption = "gtzan",
+    model: ModelOption = DEFAULT_MODEL,
     segments: Annotated[bool, typer.Option("--segments", help="Add a column with the segments of each track.")] = False,
-    sampled: Annotated[bool, typer.Option("--sampled", help="Decode only four windows of each long track.")] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Add a column with the embedding of each track (200 numbers).")
+    ] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Decode only four windows of each long track.")] = False,
     report: Annotated[Path | None, typer.Option(help="HTML page (.html) with statistics of the library.")] = None,
     workers: WorkersOption = None,
     timeout: TimeoutOption = 60.0,
@@ -50,7 +54,7 @@ def library(
     if report and (report.suffix.lower() != ".html" or report.is_dir()):
         raise typer.BadParameter("--report takes a file name that ends in .html")
     options = runner.ScanOptions(
-        model, min_confidence, segments, sampled, workers or usable_cores(), timeout, worker_memory_gb * 1e9,
+        model, min_confidence, segments, embeddings, fast, workers or usable_cores(), timeout, worker_memory_gb * 1e9,
         retry_failed, ray,
     )  # fmt: skip
     try:
@@ -144,7 +148,7 @@ def tag(
     table: Annotated[
         Path | None, typer.Option("--library", help="A table made by `library`; its results are used where up to date.")
     ] = None,
-    model: ModelOption = "gtzan",
+    model: ModelOption = DEFAULT_MODEL,
     workers: WorkersOption = None,
     timeout: TimeoutOption = 60.0,
     worker_memory_gb: MemoryOption = 1.0,

@@ -15,6 +15,7 @@ import typer
 
 from musicclass.cli.options import MinimumOption, ModelOption
 from musicclass.errors import AudioError, escape_control_chars, import_optional
+from musicclass.saved_model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from musicclass.classifier import Classifier
@@ -29,7 +30,7 @@ def predict(
     files: Annotated[
         list[str], typer.Argument(help="Files, folders, patterns; - reads names from standard input.", metavar="FILES")
     ],
-    model: ModelOption = "gtzan",
+    model: ModelOption = DEFAULT_MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for one file.")] = False,
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a table with one row per file.")] = False,
@@ -38,6 +39,7 @@ def predict(
     plot: Annotated[
         Path | None, typer.Option(help="Plot to write (.png, .svg or .pdf); for several files, a folder.")
     ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Decode only four windows of each long track.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Add the times and frequencies on which the genre rests most.")
     ] = False,
@@ -48,6 +50,8 @@ def predict(
     from musicclass.progress import make_progress
 
     output = _output_format(as_json, as_jsonl, as_csv, explain)
+    if fast and explain:
+        raise typer.BadParameter("--explain needs the whole track; choose one of --fast, --explain")
     names = list(audio_files.files(files))
     single = len(names) == 1 and files[0] != "-" and not os.path.isdir(files[0])
     if not names:
@@ -62,7 +66,7 @@ def predict(
         for name, path in bar.track(list(zip(names, plots, strict=True)), description="Predict"):
             try:
                 explanation = classifier.explain(name) if explain else None
-                prediction = explanation.prediction if explanation else classifier.predict(name)
+                prediction = explanation.prediction if explanation else classifier.predict(name, fast)
                 writer.result(prediction, explanation)
                 if path:
                     _plot_segments(classifier, prediction, explanation, path)
@@ -121,7 +125,7 @@ class PredictionWriter:
         self.max_seconds = classifier.limits.max_seconds
         self.failed = False
         self.console = Console(highlight=False, soft_wrap=True, emoji=False)
-        columns = (*COLUMNS, *SCORES, "duration", *(f"prob_{genre}" for genre in self.genres), "error")
+        columns = (*COLUMNS, *SCORES, "duration", "tags", *(f"prob_{genre}" for genre in self.genres), "error")
         self.csv = csv.DictWriter(sys.stdout, columns, restval="", lineterminator="\r\n")
         if output == "csv":
             self.csv.writeheader()
@@ -138,7 +142,8 @@ class PredictionWriter:
         elif self.output == "csv":
             numbers = {name: getattr(prediction, name) for name in SCORES}
             numbers |= {f"prob_{genre}": value for genre, value in prediction.probabilities.items()}
-            row = {name: getattr(prediction, name) for name in COLUMNS} | {"duration": f"{prediction.duration:.3f}"}
+            row = {name: getattr(prediction, name) for name in COLUMNS}
+            row |= {"tags": ", ".join(prediction.tags), "duration": f"{prediction.duration:.3f}"}
             self.csv.writerow(row | {name: f"{value:.6f}" for name, value in numbers.items()})
         else:
             print(json.dumps(prediction.to_dict() | ({"explanation": explanation.to_dict()} if explanation else {})))
@@ -154,7 +159,7 @@ class PredictionWriter:
             print(json.dumps(row))
 
     def _print_table(self, prediction: Prediction) -> None:
-        """Name and summary, a bar for each of the most probable genres, and the genres of the segments."""
+        """Name and summary, a bar for each of the most probable genres, tags, and the genres of the segments."""
         from rich.text import Text
 
         from musicclass.explain import clock
@@ -166,6 +171,8 @@ class PredictionWriter:
             bar = ("█" * round(probability * BAR)).ljust(BAR)
             line = Text(f"  {genre:<12}", style="bold" if i == 0 else "")
             self.console.print(line.append(bar, genre_color(genre, self.genres)).append(f" {probability:>4.0%}"))
+        if prediction.tags:
+            self.console.print(Text(f"  {'tags':<12}").append(", ".join(prediction.tags)))
         line = Text("  segments    ")
         genres = [segment.genre for segment in prediction.segments]
         if self.console.color_system is None:  # the times at which the genre changes

@@ -10,6 +10,7 @@ import typer
 
 from musicclass.cli.options import MemoryOption, MinimumOption, ModelOption, TimeoutOption, WorkersOption
 from musicclass.errors import import_optional
+from musicclass.saved_model import DEFAULT_MODEL
 
 LibraryOption = Annotated[Path | None, typer.Option(help="A table made by `library`, to browse and correct.")]
 HostOption = Annotated[str, typer.Option(help="Address to listen on; any but this machine's requires --token.")]
@@ -33,7 +34,7 @@ def serve(
     token: TokenOption = None,
     allow_origin: OriginOption = None,
     open_browser: OpenOption = True,
-    model: ModelOption = "gtzan",
+    model: ModelOption = DEFAULT_MODEL,
     workers: WorkersOption = None,
     timeout: TimeoutOption = 60.0,
     worker_memory_gb: MemoryOption = 1.0,

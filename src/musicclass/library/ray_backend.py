@@ -68,7 +68,7 @@ def _map_batch(
     blocks = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK_FILES))
     rows = blocks.map(extract_row, num_cpus=0.9).map(
         _PredictActor,
-        fn_constructor_args=(graph, options.min_confidence, options.segments),
+        fn_constructor_args=(graph, options),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
         num_cpus=0.1,
     )
@@ -99,17 +99,17 @@ def _make_extract_task(features: FeatureConfig, with_tagger: bool, sampled: bool
 class _PredictActor:
     """Windows -> the row of a file."""
 
-    def __init__(self, model: list[Any], min_confidence: float | None, segments: bool):
+    def __init__(self, model: list[Any], options: run.ScanOptions):
         ray = import_optional("ray", "ray")
         with tempfile.TemporaryDirectory() as folder:
             for name, content in zip((CARD, MODEL), ray.get(model), strict=True):
                 (Path(folder) / name).write_bytes(content)
-            self.classifier = Classifier.load(folder, min_confidence=min_confidence)
-        self.segments = segments
+            self.classifier = Classifier.load(folder, min_confidence=options.min_confidence)
+        self.options = options
 
     def __call__(self, row: RayRow) -> RayRow:
         value = pickle.loads(row["value"])
         if not isinstance(value, TaskFailure):
             prediction = self.classifier.predict_windows(value, source_name(os.fsdecode(row["file"])))
-            value = table.prediction_row(prediction, self.segments)
+            value = table.prediction_row(prediction, self.options.segments, self.options.embeddings)
         return {"file": row["file"], "value": pickle.dumps(value)}

@@ -21,7 +21,7 @@ from musicclass.files import write_text
 from musicclass.library import remote, table
 from musicclass.library.report import html_report
 from musicclass.library.results import ResultStore, Row
-from musicclass.saved_model import SavedModel, load_model
+from musicclass.saved_model import DEFAULT_MODEL, SavedModel, load_model
 from musicclass.workers import OK, TaskFailure, TaskFn, WorkerPool, task_failure, usable_cores
 
 MAX_TIME = 2**63 - 1  # SQLite's largest integer
@@ -31,9 +31,10 @@ MAX_TIME = 2**63 - 1  # SQLite's largest integer
 class ScanOptions:
     """How the files of a library are processed."""
 
-    model: str = "gtzan"
+    model: str = DEFAULT_MODEL
     min_confidence: float | None = None
     segments: bool = False  # store the segments along each track as well
+    embeddings: bool = False  # store the embedding of each track as well
     sampled: bool = False  # predict from a few windows of each track
     workers: int = field(default_factory=usable_cores)
     timeout: float = 60.0  # seconds for each file
@@ -42,10 +43,11 @@ class ScanOptions:
     ray: str | None = None  # the address of a Ray cluster, or "local", instead of a WorkerPool
 
     def settings(self, model: SavedModel) -> tuple[str, str]:
-        """Hashes of what a row depends on beside the file: the model, and the options."""
-        from musicclass import __version__
+        """Hashes of what a row depends on beside the file: the model (with its tagger), and the options."""
+        from musicclass import __version__, tagger
 
-        parts = [__version__, model.card["sha256"]], [self.min_confidence, self.segments, self.sampled]
+        model_parts = [__version__, model.card["sha256"], model.uses_tagger and tagger.available()]
+        parts = model_parts, [self.min_confidence, self.segments, self.embeddings, self.sampled]
         first, second = (hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12] for part in parts)
         return first, second
 
@@ -84,15 +86,17 @@ def run(
     Files that are done and unchanged aren't processed again; a file that can't be used is a row with an error. Raises
     LibraryError, ModelError and MissingExtraError before the first file is processed.
     """
-    table.check_output(out)
+    table.check_output(out, options.embeddings)
     files = scan(names)
     model = load_model(options.model)
+    if options.embeddings and not model.uses_tagger:
+        raise LibraryError(f"{model.name} has no embeddings; choose another --model, or omit --embeddings")
     summary = ScanSummary()
     with ResultStore(store_path(out), options.settings(model), retry_failed=options.retry_failed) as store:
         store.upsert_files(files)
         for _ in process_files(store, options, model, on_progress, summary):
             pass
-        columns = table.columns(model.genres, options.segments)
+        columns = table.columns(model.genres, options.segments, options.embeddings)
         table.write(out, (table.table_row(row, columns) for row in _counted(store.rows(), summary)), columns)
         if report:
             rows = (table.table_row(row, columns) for row in store.rows())
@@ -147,7 +151,11 @@ def make_predict_task(options: ScanOptions) -> TaskFn:
     from musicclass.classifier import Classifier
 
     classifier = Classifier.load(options.model, min_confidence=options.min_confidence)
-    return file_task(lambda source: table.prediction_row(classifier.predict(source, options.sampled), options.segments))
+
+    def process(source: Any) -> Row:
+        return table.prediction_row(classifier.predict(source, options.sampled), options.segments, options.embeddings)
+
+    return file_task(process)
 
 
 def file_task(process: TaskFn) -> TaskFn:

@@ -21,30 +21,40 @@ from musicclass.library.results import Row
 from musicclass.prediction import Prediction, Segment
 
 FILE_COLUMNS = ("size", "modified", "status", "error")
-TEXT_COLUMNS = ("file", "genre", "top_genre", "model", "status", "error")
+TEXT_COLUMNS = ("file", "genre", "top_genre", "model", "tags", "status", "error")
+DECIMALS = 4  # of embeddings, whose values are about 1
 ROW_GROUP = 10_000  # rows of Parquet that are in memory at once
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, embeddings: bool = False) -> None:
     """Raises LibraryError or MissingExtraError when no table can be written to `path`."""
     if path.suffix.lower() not in WRITERS:
         raise LibraryError(f"{path}: the suffix has to be one of {', '.join(WRITERS)}")
+    if embeddings and path.suffix.lower() == ".csv":
+        raise LibraryError(f"{path}: --embeddings needs a table in .parquet or .jsonl")
     if path.is_dir():
         raise LibraryError(f"{path}: a folder; give the name of a file")
     if path.suffix.lower() == ".parquet":
         import_optional("pyarrow", "library")
 
 
-def prediction_row(prediction: Prediction, segments: bool) -> Row:
-    """A prediction as a row, with prob_<genre> in place of `probabilities`; without `segments`, without these."""
+def prediction_row(prediction: Prediction, segments: bool, embeddings: bool) -> Row:
+    """A prediction as a row, with prob_<genre> in place of `probabilities`, and `tags` joined by commas.
+
+    Segments and the embedding are included on request.
+    """
     row = prediction.to_dict() if segments else dataclasses.replace(prediction, segments=()).to_dict()
     probabilities = {f"prob_{genre}": value for genre, value in row.pop("probabilities").items()}
+    row["tags"] = ", ".join(prediction.tags)
+    if embeddings and prediction.embedding is not None:
+        row["embedding"] = prediction.embedding.astype(float).round(DECIMALS).tolist()
     return row | probabilities
 
 
-def columns(genres: Sequence[str], segments: bool) -> list[str]:
+def columns(genres: Sequence[str], segments: bool, embeddings: bool) -> list[str]:
     """The names of a table's columns."""
-    names = [field.name for field in dataclasses.fields(Prediction) if field.name != "segments" or segments]
+    omitted = {"segments": not segments, "embedding": not embeddings}
+    names = [field.name for field in dataclasses.fields(Prediction) if not omitted.get(field.name)]
     index = names.index("probabilities")
     names[index : index + 1] = [f"prob_{genre}" for genre in genres]
     return [*names, *FILE_COLUMNS]
@@ -86,7 +96,7 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Row], names: Sequence[str]) -
     types = dict.fromkeys(TEXT_COLUMNS, pa.string()) | {"size": pa.int64(), "modified": pa.timestamp("us", "UTC")}
     types["probabilities"] = pa.struct([(genre, pa.float64()) for genre in genres])
     fields = [(field.name, types.get(field.name, pa.float64())) for field in dataclasses.fields(Segment)]
-    types["segments"] = pa.list_(pa.struct(fields))
+    types |= {"segments": pa.list_(pa.struct(fields)), "embedding": pa.list_(pa.float32())}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
     rows = ({**row, "modified": row["modified"] and datetime.fromisoformat(row["modified"])} for row in rows)
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from musicclass.saved_model import DEFAULT_MODEL
 from musicclass.workers import usable_cores
 
 
@@ -12,7 +13,7 @@ from musicclass.workers import usable_cores
 class ServerSettings:
     """What `musicclass serve` sets by its options."""
 
-    model: str = "gtzan"
+    model: str = DEFAULT_MODEL
     min_confidence: float | None = None
     library: Path | None = None  # a table written by `musicclass library`
     host: str = "127.0.0.1"
