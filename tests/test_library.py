@@ -111,7 +111,7 @@ def test_command_line(songs, tmp_path, run):
     assert f"{out} written" in err and f"{report} written" in err
     assert f"of 10 files failed; column `error` of {out} has the reasons" in err
     for arguments, code, message in (
-        ([songs, "--out", out], 1, "10 of 10 files are already done"),
+        ([songs, "--out", out], 1, "10 of 10 files already done"),
         ([songs, "--out", "x.txt"], 2, ".parquet"),
         ([songs, "--out", out, "--report", "x.txt"], 2, ".html"),
         ([tmp_path / "missing", "--out", out], 2, "no such file or folder"),

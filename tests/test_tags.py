@@ -80,7 +80,7 @@ def test_undo_restores_every_byte_in_every_format(song, tmp_path, journal, suffi
     assert read_genres(path) == ("Ré🎵",)
     assert list(tags.undo(journal)) == [(path, RESTORED), (path, RESTORED)]
     assert Path(path).read_bytes() == before and os.stat(path).st_mtime_ns == modified
-    assert [reason for _, reason in tags.undo(journal)] == [CHANGED, ALREADY]
+    assert [reason for _, reason in tags.undo(journal)] == [ALREADY, ALREADY]
     assert sorted(os.listdir(tmp_path)) == ["journal", f"song.{suffix}"], "no temporary file is left"
 
 
@@ -261,13 +261,15 @@ def test_command_line(song, tmp_path, monkeypatch, run):
     library = ("library", music, "-o", table, "--segments")
     assert run(*library)[0] == 0
     code, out, err = run("tag", music, "--min-confidence", 0, "--library", table)
-    assert code == 0 and "none -> " in out and "--write" in err and "1 of 1 files are already done" in err
-    assert "1 of 1 files are already done" in run(*library)[2]
+    assert code == 0 and "none -> " in out and "--write" in err and "1 of 1 file already done" in err
+    assert "1 of 1 file already done" in run(*library)[2]
     assert path.read_bytes() == before
     code, _, err = run("tag", music, "--min-confidence", 0, "--write")
     (journal,) = tmp_path.glob("musicclass-tags-*.journal")
     assert code == 0 and len(read_genres(str(path))) == 1 and f"--undo {journal.name}" in err
     assert run("tag", "--undo", journal)[0] == 0 and path.read_bytes() == before
+    code, _, err = run("tag", "--undo", journal)
+    assert code == 0 and "0 changes undone, 1 already restored, 0 skipped; nothing is left to undo" in err
     journal.unlink()
     code, _, err = run("tag", music, "--min-confidence", 1, "--write")
     assert code == 0 and "0 files changed, 1 skipped" in err and "undo" not in err

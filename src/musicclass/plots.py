@@ -16,6 +16,7 @@ from musicclass.errors import ConfigError, escape_control_chars, import_optional
 from musicclass.files import write_atomically
 from musicclass.palette import COLORS, genre_color
 from musicclass.prediction import Prediction
+from musicclass.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,7 +184,7 @@ def _plot_probabilities(axis: Axes, prediction: Prediction) -> None:
     values = np.array([[s.probabilities.get(genre, 0.0) for s in prediction.segments] for genre in genres])
     tops = values[::-1].cumsum(axis=0)[::-1]
     for genre, value, top in zip(genres, values, tops, strict=True):
-        label = f"{_literal(genre)} {prediction.probabilities[genre]:.0%}"
+        label = f"{_literal(genre)} {percent(prediction.probabilities[genre])}"
         axis.stairs(top, edges, baseline=top - value, fill=True, color=genre_color(genre, genres), label=label)
     axis.set(xlim=(0, prediction.duration), ylim=(0, 1), ylabel="probability")
 

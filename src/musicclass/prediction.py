@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from musicclass.text import percent
+
 if TYPE_CHECKING:
     from musicclass.features import Array
 
@@ -57,8 +59,8 @@ class Prediction:
         unfamiliar = "unlike the training data" if self.familiarity < OOD_THRESHOLD else ""
         if self.genre == UNKNOWN:
             reason = unfamiliar or "not confident enough"
-            return f"{UNKNOWN}: {reason}; closest to {self.top_genre}, {self.confidence:.0%}"
-        return f"{self.genre}, {self.confidence:.0%} confident" + (f", but {unfamiliar}" if unfamiliar else "")
+            return f"{UNKNOWN}: {reason}; closest to {self.top_genre}, {percent(self.confidence)}"
+        return f"{self.genre}, {percent(self.confidence)} confident" + (f", but {unfamiliar}" if unfamiliar else "")
 
 
 def is_in_distribution(familiarity: float, confidence: float, min_confidence: float | None) -> bool:

@@ -16,6 +16,7 @@ import typer
 from musicclass.cli.options import MemoryOption, MinimumOption, ModelOption, TimeoutOption, WorkersOption
 from musicclass.errors import escape_control_chars, import_optional
 from musicclass.saved_model import DEFAULT_MODEL
+from musicclass.text import plural
 
 if TYPE_CHECKING:
     from musicclass.library.run import ProgressCallback, ScanSummary
@@ -70,7 +71,7 @@ def library(
     for path in (out, *[report] * bool(report)):
         print(f"{path} written", file=sys.stderr)
     if summary.failures:
-        count = f"{summary.failures.total():,} of {summary.files:,} files failed"
+        count = f"{summary.failures.total():,} of {plural(summary.files, 'file')} failed"
         print(f"{count}; column `error` of {out} has the reasons, --retry-failed tries again", file=sys.stderr)
         raise typer.Exit(1)
 
@@ -89,7 +90,7 @@ def _print_summary(summary: ScanSummary) -> None:
             table.add_row(Text(name, style=style), f"{count:>9,}", f"{share:>6.1%}", "█" * round(share * BAR_WIDTH))
     console.print(table)
     if summary.processed:
-        console.print(f"{summary.processed:,} files processed in {summary.seconds:,.1f} s: {_speed(summary)}")
+        console.print(f"{plural(summary.processed, 'file')} processed in {summary.seconds:,.1f} s: {_speed(summary)}")
 
 
 def _speed(summary: ScanSummary) -> str:
@@ -110,16 +111,17 @@ def _progress_display() -> Iterator[ProgressCallback]:
 
         def show(summary: ScanSummary) -> None:
             nonlocal last_line
+            files = plural(summary.files, "file")
             if not summary.processed:
                 bar.start_task(task)
                 if summary.done:
-                    print(f"{summary.done:,} of {summary.files:,} files are already done", file=sys.stderr)
+                    print(f"{summary.done:,} of {files} already done", file=sys.stderr)
             rates = f"{_speed(summary)}, {summary.failed:,} failed"
             bar.update(task, completed=summary.done, total=summary.files, rates=rates)
             if bar.disable and summary.processed and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
                 left = (summary.files - summary.done) * summary.seconds / summary.processed
-                print(f"{summary.done:,} of {summary.files:,} files, {rates}, {timedelta(seconds=round(left))} left",
+                print(f"{summary.done:,} of {files}, {rates}, {timedelta(seconds=round(left))} left",
                       file=sys.stderr)  # fmt: skip
 
         yield show
@@ -215,7 +217,8 @@ def _tag_files(
             changed, skipped, failed = (counts[outcome] for outcome in ("changed", "skipped", "failed"))
             hint = f"; to undo: musicclass tag --undo {journal}" if journal else "; --write changes them"
             would, hint = "" if journal else "would be ", hint if changed else ""
-            print(f"{changed} files {would}changed, {skipped} skipped, {failed} failed{hint}", file=sys.stderr)
+            files = plural(changed, "file")
+            print(f"{files} {would}changed, {skipped} skipped, {failed} failed{hint}", file=sys.stderr)
     if not counts:
         print("no audio files found; check the folder", file=sys.stderr)
     if counts["failed"]:
@@ -225,14 +228,16 @@ def _tag_files(
 def _undo_tags(journal: Path) -> None:
     from musicclass.library import tags
 
-    restored, skipped, hint = 0, 0, "; interrupted: run the same command to continue"
+    counts, hint = Counter[str](), "; interrupted: run the same command to continue"
     try:
         for path, reason in tags.undo(journal):
-            restored, skipped = restored + (not reason), skipped + bool(reason)
+            counts["restored" if not reason else reason if reason == tags.ALREADY_RESTORED else "skipped"] += 1
             print(escape_control_chars(f"{path}: {reason or 'restored'}"), file=sys.stderr if reason else sys.stdout)
-        hint = ""
+        hint = "" if counts["restored"] or counts["skipped"] else "; nothing is left to undo"
     finally:
-        if restored + skipped or not hint:
-            print(f"{restored} files restored, {skipped} skipped{hint}", file=sys.stderr)
-    if skipped:
+        if counts or not hint:
+            already = f", {counts[tags.ALREADY_RESTORED]} already restored" * bool(counts[tags.ALREADY_RESTORED])
+            changes = plural(counts["restored"], "change")
+            print(f"{changes} undone{already}, {counts['skipped']} skipped{hint}", file=sys.stderr)
+    if counts["skipped"]:
         raise typer.Exit(1)

@@ -164,13 +164,14 @@ class PredictionWriter:
 
         from musicclass.explain import clock
         from musicclass.palette import genre_color
+        from musicclass.text import percent
 
         line = Text(escape_control_chars(prediction.file or ""), style="bold")
         self.console.print(Text.assemble(line, f"  {clock(prediction.duration)}  {prediction.summary()}"))
         for i, (genre, probability) in enumerate(list(prediction.probabilities.items())[: self.top]):
             bar = ("█" * round(probability * BAR)).ljust(BAR)
             line = Text(f"  {genre:<12}", style="bold" if i == 0 else "")
-            self.console.print(line.append(bar, genre_color(genre, self.genres)).append(f" {probability:>4.0%}"))
+            self.console.print(line.append(bar, genre_color(genre, self.genres)).append(f" {percent(probability):>4}"))
         if prediction.tags:
             self.console.print(Text(f"  {'tags':<12}").append(", ".join(prediction.tags)))
         line = Text("  segments    ")

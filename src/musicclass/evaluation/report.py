@@ -12,7 +12,9 @@ from typing import Any
 
 from musicclass.errors import import_optional
 from musicclass.evaluation.evaluate import Record
+from musicclass.page import render_report as render_page
 from musicclass.saved_model import SUBSET_NAMES
+from musicclass.text import percent
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SUMMARY = {  # metric -> its name and format
@@ -77,16 +79,29 @@ def render_report(
     from musicclass import plots
 
     environment = import_optional("jinja2", "plot").Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {f.__name__: f for f in (png, misclassified, summary_rows, interval_name, overlap_warning)}
+    functions = (png, misclassified, summary_rows, genre_rows, interval_name, overlap_warning)
+    environment.globals |= {function.__name__: function for function in functions}
     details = {name: card[name] for name in ("data", "config", "calibration", "members", "versions") if name in card}
     text = json.dumps(details, indent=1, ensure_ascii=False)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"), {"plots": plots})
-    return str(template.render(card=card, evaluations=evaluations, history=history, details=text))
+    main = template.render(card=card, evaluations=evaluations, history=history, details=text)
+    return render_page(f"evaluation of {card['name']}", main)
 
 
-def misclassified(records: Sequence[Record]) -> list[Record]:
-    """The records whose top genre isn't the label, most confident first."""
-    return sorted((r for r in records if r.top_genre != r.label), key=lambda record: -record.confidence)
+def genre_rows(genres: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Genre, number of tracks, and recall, precision and F1 with their 95% intervals, as text."""
+
+    def interval(scores: Mapping[str, Any], name: str) -> str:
+        return "{:.0%} [{:.0%}, {:.0%}]".format(scores[name], *scores[f"{name}_ci95"])
+
+    names = ("recall", "precision", "f1")
+    return [(genre, str(s["n_tracks"]), *(interval(s, name) for name in names)) for genre, s in genres.items()]
+
+
+def misclassified(records: Sequence[Record]) -> list[tuple[str, str, str, str]]:
+    """Track, label, top genre and confidence of the records where these genres differ, most confident first."""
+    wrong = sorted((r for r in records if r.top_genre != r.label), key=lambda record: -record.confidence)
+    return [(r.track, r.label, r.top_genre, percent(r.confidence)) for r in wrong]
 
 
 def png(figure: Any) -> str:

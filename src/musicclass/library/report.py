@@ -7,15 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from string import Template
 
 from musicclass.library.results import Row
+from musicclass.page import render_report
 from musicclass.palette import genre_color
 
 MAX_ROWS = 20_000  # of the page's table: failed files, then the least confident predictions
 BINS = 20  # of the histogram of confidence
 COLUMNS = ("file", "genre", "confidence", "duration", "status", "error")
-TEMPLATE = Path(__file__).with_name("report.html")
+MAIN, SCRIPT = (Path(__file__).with_name(name) for name in ("report.html", "report.js"))
 
 
 def html_report(
@@ -45,4 +45,5 @@ def html_report(
         "rows": [[row[name] for name in COLUMNS] for row in shown],
     }
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no </script> inside the script element
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(data=text)
+    main = f'{MAIN.read_text(encoding="utf-8")}<script type="application/json" id="data">{text}</script>'
+    return render_report("library", main, SCRIPT.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import tomllib
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,6 +30,7 @@ from musicclass.library.results import ResultStore, Row
 from musicclass.library.run import ProgressCallback, ScanOptions, ScanSummary, process_files, scan, store_path
 from musicclass.prediction import is_in_distribution
 from musicclass.saved_model import SavedModel, load_model
+from musicclass.text import percent
 from musicclass.workers import OK, TaskFailure, TaskFn, WorkerPool
 
 
@@ -130,7 +132,7 @@ def propose_change(
     if row["status"] != OK:
         return Skipped(str(row["error"]), failed=True)
     if not is_in_distribution(row["familiarity"], row["confidence"], tagging.min_confidence):
-        return Skipped(f"{path}: unknown (closest to {row['top_genre']}, {row['confidence']:.0%})")
+        return Skipped(f"{path}: unknown (closest to {row['top_genre']}, {percent(row['confidence'])})")
     ranked = sorted(model.genres, key=lambda genre: -row[f"prob_{genre}"])[: tagging.top]
     names = tuple(dict.fromkeys(tagging.names.get(genre, genre) for genre in ranked))
     after = combine_genres(before, names, tagging.mode)
@@ -228,6 +230,7 @@ def _mapped(path: str) -> Iterator[mmap.mmap]:
 # Restoring files
 
 
+ALREADY_RESTORED = "already restored"
 JOURNAL_START = b'{"path": '  # see `apply_change`
 
 
@@ -259,21 +262,29 @@ def undo(journal: Path) -> Iterator[tuple[str, str]]:
     Yields each path, or the journal's for a damaged line, and the reason why it isn't restored, or "". Raises
     LibraryError for a file that isn't a journal.
     """
-    for entry in reversed(_read_journal(journal)):
+    entries = _read_journal(journal)
+    states = defaultdict[str, list[str]](list)  # of each file before its changes that aren't undone yet
+    for entry in entries:
+        if isinstance(entry, dict):
+            states[entry["path"]].append(entry["old"])
+    for entry in reversed(entries):
         if isinstance(entry, str):
             yield str(journal), entry
             continue
+        earlier = states[entry["path"]]
+        earlier.pop()
         try:
-            yield entry["path"], _restore(entry)
+            yield entry["path"], _restore(entry, earlier)
         except (OSError, ValueError) as error:
             yield entry["path"], f"can't be restored ({error})"
 
 
-def _restore(entry: dict[str, Any]) -> str:
+def _restore(entry: dict[str, Any], earlier: Sequence[str]) -> str:
+    """Undo one change; `earlier` are the hashes of the file before the changes that precede it."""
     target = os.path.realpath(entry["path"])
     current = file_hash(target)
-    if current == entry["old"]:
-        return "already restored"
+    if current == entry["old"] or (current in earlier and current != entry["new"]):
+        return ALREADY_RESTORED
     if current != entry["new"]:
         return "changed since by another program; not restored"
     with _temporary_copy(target) as copy:

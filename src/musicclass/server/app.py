@@ -10,7 +10,6 @@ import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any, Literal
 
 import uvicorn
@@ -23,6 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 import musicclass
 from musicclass.errors import ConfigError
 from musicclass.explain import group_edges
+from musicclass.page import LAYOUT, render_page
 from musicclass.palette import genre_color
 from musicclass.saved_model import HISTORY, SavedModel, load_model
 from musicclass.server import problem_details, routes_library, routes_predict
@@ -33,6 +33,15 @@ from musicclass.server.settings import ServerSettings
 
 STATIC = Path(__file__).with_name("static")
 PAGES = {"/": "songs", "/library": "library", "/model": "model"}
+NAV = """<nav aria-label="Pages">
+<a href="/">Songs</a>
+<a href="/library" id="library-link" hidden>Library</a>
+<a href="/model">Model</a>
+</nav>"""
+FOOTER = """<footer class="muted">
+<p><span id="about-model"></span> <a href="/model">Metrics</a> ·
+<a href="/openapi.json">API description (OpenAPI)</a></p>
+</footer>"""
 SHUTDOWN_TIMEOUT = 3  # seconds for open connections
 MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
 ABOUT = """Upload audio, get its genre: of the whole track and of each segment, with a calibrated confidence, and
@@ -113,15 +122,19 @@ def _add_state(app: FastAPI, jobs: Jobs, model: SavedModel) -> None:
 
 
 def _add_web_ui(app: FastAPI) -> None:
-    """The pages, their content within layout.html; scripts and styles at /static."""
+    """The pages; scripts and styles at /static."""
     for suffix, media_type in MEDIA_TYPES.items():  # some systems' tables are wrong; browsers then run no script
         mimetypes.add_type(media_type, suffix)
-    layout = Template((STATIC / "layout.html").read_text(encoding="utf-8"))
-    mains = {name: (STATIC / f"{name}.html").read_text(encoding="utf-8") for name in PAGES.values()}
-    pages = {path: layout.substitute(name=name, main=mains[name]) for path, name in PAGES.items()}
+    pages = {path: _render(name) for path, name in PAGES.items()}
     for path in pages:
         app.add_route(path, lambda request: HTMLResponse(pages[request.scope["path"]]))
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", StaticFiles(directory=STATIC, packages=[("musicclass", LAYOUT.name)]))
+
+
+def _render(name: str) -> str:
+    style = '<link rel="stylesheet" href="/static/style.css">'
+    head = f'{style}\n<script type="module" src="/static/{name}.js"></script>'
+    return render_page(name, (STATIC / f"{name}.html").read_text(encoding="utf-8"), head, "/", NAV, FOOTER)
 
 
 def serve(settings: ServerSettings, open_browser: bool) -> None:

@@ -1,5 +1,5 @@
 // Songs side by side, in a table.
-import {createElement, createTable, drawOn, percent} from "./dom.js";
+import {createElement, createTable, drawOn, percent, probabilityText} from "./dom.js";
 import {drawTimeline, genreColor, genreLabel} from "./prediction.js";
 
 /** Show songs with predictions, in their order. */
@@ -8,12 +8,12 @@ export function showComparison(section, songs) {
   const rows = songs.map(({name, prediction: {genre, confidence, probabilities, segments}}) => createElement("tr", {},
     createElement("th", {scope: "row", className: "song"}, name),
     createElement("td", {}, genreLabel(genre)),
-    createElement("td", {}, percent(confidence)),
+    createElement("td", {}, probabilityText(confidence)),
     createElement("td", {}, createElement("canvas", {className: "timeline", role: "img",
       ariaLabel: [...new Set(segments.map(segment => segment.genre ?? "silence"))].join(", ")})),
     ...genres.map(each => createElement("td", {className: "number", css: {
       "--color": genreColor(each), "--share": percent(.4 * probabilities[each]), // numbers stay readable
-    }}, percent(probabilities[each])))));
+    }}, probabilityText(probabilities[each])))));
   const headers = ["Song", "Genre", "Confidence", "Timeline", ...genres];
   section.replaceChildren(createTable("Columns of genres: probabilities.", headers, rows));
   section.querySelectorAll("canvas").forEach((canvas, i) => drawOn(canvas, (context, width, height) =>

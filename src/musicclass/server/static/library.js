@@ -1,6 +1,8 @@
 // A library's table: its map, its genres, its songs, and their corrections.
 import {fetchJson, loadCard} from "./api.js";
-import {$, count, createElement, createTable, drawOn, keepDrawn, percent, themeColors, withAlpha} from "./dom.js";
+import {
+  $, count, createElement, createTable, drawOn, keepDrawn, percent, probabilityText, themeColors, withAlpha,
+} from "./dom.js";
 import {genreColor, genreLabel, summary} from "./prediction.js";
 
 const MARGIN = 14, POINTER_RADIUS = 12, MANY_SONGS = 3000, PAGE_SIZE = 50; // CSS pixels; songs
@@ -124,7 +126,7 @@ function songRow(song) {
   input.setAttribute("list", "genres");
   input.dataset.row = song.row;
   const cells = [
-    genreLabel(genre, genre === "unknown" ? `unknown (closest to ${top_genre})` : genre), percent(confidence),
+    genreLabel(genre, genre === "unknown" ? `unknown (closest to ${top_genre})` : genre), probabilityText(confidence),
     [input, button("Confirm", `Confirm: ${name} is ${top_genre}`, () => correct(song, top_genre))],
     button("Play", `Play ${name}`, () => play(song)),
   ];

@@ -1,5 +1,5 @@
 // A prediction (see prediction.py) in words, colors and drawings.
-import {createElement, isDark, percent, themeColors, withAlpha} from "./dom.js";
+import {createElement, isDark, percent, probabilityText, themeColors, withAlpha} from "./dom.js";
 
 let colors = {};
 export const setColors = byGenre => { colors = byGenre; };
@@ -14,8 +14,8 @@ export function genreColor(genre) {
 /** "71% confident" or, where the genre is "unknown", why; library songs have no familiarity. */
 export function confidenceText({genre, top_genre, confidence, familiarity}) {
   const reason = familiarity < .5 ? "unlike the training data" : "not confident enough";
-  if (genre !== "unknown") return `${percent(confidence)} confident${familiarity < .5 ? `, but ${reason}` : ""}`;
-  return `${familiarity === undefined ? "" : `${reason}; `}closest to ${top_genre}, ${percent(confidence)}`;
+  if (genre !== "unknown") return `${probabilityText(confidence)} confident${familiarity < .5 ? `, but ${reason}` : ""}`;
+  return `${familiarity === undefined ? "" : `${reason}; `}closest to ${top_genre}, ${probabilityText(confidence)}`;
 }
 
 /** "jazz, 71% confident", for a prediction or a segment. */
@@ -32,7 +32,7 @@ export const probabilityBars = probabilities => Object.entries(probabilities).ma
     createElement("span", {}, genre),
     createElement("span", {className: "bar", ariaHidden: "true"},
       createElement("i", {css: {width: percent(probability, 1)}})),
-    createElement("span", {}, percent(probability))));
+    createElement("span", {}, probabilityText(probability))));
 
 /** The segment at a time in seconds. */
 export const segmentAt = ({segments}, seconds) => segments.find(segment => seconds < segment.end) ?? segments.at(-1);

@@ -1,4 +1,4 @@
-// Elements, canvases, files and numbers: helpers of all pages.
+// Elements, canvases, files and numbers: helpers of all pages and of the library's report.
 export const $ = id => document.getElementById(id);
 
 /** An element with properties or attributes, CSS properties (`css`), and children: nodes or text. */
@@ -23,6 +23,8 @@ export function createTable(caption, headers, rows, className = "") {
 }
 
 export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}%`;
+/** A probability as text; never 100%, since no prediction is certain. */
+export const probabilityText = value => value >= .995 ? ">99%" : percent(value);
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
 /** Seconds as 1:05 or 1:02:03. */

@@ -1,0 +1,69 @@
+// The page of report.html; comes after dom.js in one script.
+const data = JSON.parse($("data").textContent);
+const HEADERS = ["File", "Genre", "Confidence", "Duration"]; // the first columns of a row; then status and error
+const FILTERS = {all: () => true, unknown: row => row[1] === "unknown", failed: row => row[4] !== "ok"};
+const color = genre => data.colors[genre] ?? "#9a9a9a";
+let limit = 200, column = 2, ascending = true, filter = "all";
+
+function drawShares(id, counts, color) {
+  const most = Math.max(...counts.map(([, n]) => n));
+  $(id).replaceChildren(...counts.map(([name, n]) => createElement("li", {css: {"--genre": color(name)}},
+    createElement("span", {}, name),
+    createElement("span", {className: "bar", ariaHidden: "true"},
+      createElement("i", {css: {width: percent(n / most, 1)}})),
+    createElement("span", {}, `${n.toLocaleString("en")} · ${percent(n / data.files, 1)}`))));
+}
+
+function drawHistogram() {
+  const most = Math.max(1, ...data.histogram), step = 100 / data.histogram.length;
+  $("histogram").ariaLabel = `Files by confidence, in steps of ${step}%: ${data.histogram.join(", ")}`;
+  $("histogram").replaceChildren(...data.histogram.map((n, i) => createElement("i", {
+    css: {height: percent(n / most, 1)}, title: `${count(n, "file")} from ${i * step}% to ${(i + 1) * step}%`,
+  })));
+}
+
+function compare(a, b) {
+  const [x, y] = [a[column], b[column]];
+  if (x == null || y == null) return (x == null) - (y == null);
+  return (x < y ? -1 : x > y ? 1 : 0) * (ascending ? 1 : -1);
+}
+
+function header(name, i) {
+  const order = i !== column ? "none" : ascending ? "ascending" : "descending";
+  const sort = () => { ascending = column !== i || !ascending; column = i; drawFiles(); };
+  const arrow = {none: "", ascending: " ▲", descending: " ▼"}[order];
+  return createElement("th", {scope: "col", ariaSort: order},
+    createElement("button", {type: "button", onclick: sort}, name + arrow));
+}
+
+function fileRow([file, genre, confidence, duration, status, error]) {
+  return createElement("tr", {},
+    createElement("th", {scope: "row"}, file, ...error ? [createElement("p", {className: "problem"}, error)] : []),
+    createElement("td", {}, genre === null ? status
+      : createElement("span", {className: "genre", css: {"--genre": color(genre)}}, genre)),
+    createElement("td", {}, confidence === null ? "" : probabilityText(confidence)),
+    createElement("td", {}, duration === null ? "" : clock(duration)));
+}
+
+function drawFiles() {
+  const words = $("search").value.toLowerCase().split(/\s+/);
+  const matches = row => words.every(word => row.join(" ").toLowerCase().includes(word));
+  const rows = data.rows.filter(FILTERS[filter]).filter(matches).sort(compare);
+  $("files").replaceChildren(createTable("", HEADERS.map(header), rows.slice(0, limit).map(fileRow), "full"));
+  for (const button of $("filters").children) button.ariaPressed = String(button.textContent === filter);
+  const part = ` of the ${count(data.rows.length, "file")} that failed or are least confident`;
+  $("shown").textContent = count(rows.length, "file") + (data.rows.length < data.files ? part : "");
+  $("more").hidden = rows.length <= limit;
+}
+
+$("about").textContent =
+  `${count(data.files, "file")}, ${count(Math.round(data.hours * 10) / 10, "hour")} of music; model ${data.model}`;
+drawShares("genres", data.genres, color);
+drawShares("failures", data.failures, () => "var(--bad)");
+$("failed").hidden = !data.failures.length;
+drawHistogram();
+$("filters").append(...Object.keys(FILTERS).map(name =>
+  createElement("button", {type: "button", onclick: () => { filter = name; limit = 200; drawFiles(); }}, name)));
+$("search").oninput = () => { limit = 200; drawFiles(); };
+$("more").onclick = () => { limit *= 4; drawFiles(); };
+drawFiles();
