@@ -20,10 +20,12 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 WIDTH = 110  # characters of a table outside a terminal
 
 
-def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the option --model."""
+def argument_parser(description: str | None, *arguments: str) -> argparse.ArgumentParser:
+    """A parser with positional `arguments` and the option --model."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="gtzan", metavar="NAME_OR_FOLDER")
+    for name in arguments:
+        parser.add_argument(name, metavar=name.upper())
     return parser
 
 
@@ -44,9 +46,9 @@ def time_interleaved(stages: Mapping[str, Callable[[], Any]], repeat: int) -> di
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a titled table; the first column is text, the others are numbers."""
-    table = Table()
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
+    table = Table(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)

@@ -37,8 +37,7 @@ def probability_drops(name: str, classifier: Classifier, share: float, rng: np.r
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    parser.add_argument("folder", metavar="FOLDER")
+    parser = argument_parser(__doc__, "folder")
     parser.add_argument("--share", type=float, default=0.2)
     options = parser.parse_args()
     classifier, rng = Classifier.load(options.model), np.random.default_rng(0)

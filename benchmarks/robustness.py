@@ -110,9 +110,7 @@ def print_pairs(pairs: Pairs) -> None:
     rows = []
     for alteration, predictions in pairs.items():
         same, n, low, high = same_top_genre(predictions)
-        change = np.mean(
-            [abs(a.probabilities[g] - b.probabilities[g]) for a, b in predictions for g in a.probabilities]
-        )
+        change = np.mean([abs(a.probabilities[g] - p) for a, b in predictions for g, p in b.probabilities.items()])
         unknown = sum(b.genre == UNKNOWN for _, b in predictions)
         rows.append((alteration, f"{same} of {n}", f"{low:.0%}-{high:.0%}", f"{change:.3f}", str(unknown)))
     columns = ("alteration", "same top genre", "95% interval", "mean change of probabilities", "unknown")
@@ -125,17 +123,15 @@ def plot(pairs: Pairs, path: Path) -> None:
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
     same, n, low, high = np.array([same_top_genre(predictions) for predictions in pairs.values()]).T
-    shares = same / n
-    errors = np.clip([shares - low, high - shares], 0, None)
-    axis.barh(list(pairs), shares, xerr=errors, color=COLORS[0], ecolor="#555555", capsize=3)
+    errors = np.clip([same / n - low, high - same / n], 0, None)
+    axis.barh(list(pairs), same / n, xerr=errors, color=COLORS[0], ecolor="#555555", capsize=3)
     axis.invert_yaxis()
     axis.set(xlim=(0.5, 1), xlabel="share of recordings with the same top genre (95% intervals)")
     print(f"{plots.save(figure, path)} written")
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    parser.add_argument("folder", metavar="FOLDER")
+    parser = argument_parser(__doc__, "folder")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     pairs = predict_altered(list(files([options.folder])), Classifier.load(options.model))

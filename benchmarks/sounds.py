@@ -62,8 +62,7 @@ def noise(seed: int) -> Floats:
     if seed // 5 % 3 == 1:
         hiss *= 1 + 0.8 * np.sin(2 * np.pi * rng.uniform(0.05, 0.5) * np.arange(N) / RATE)
     if seed // 5 % 3 == 2:
-        low = rng.uniform(100, 3000)
-        hiss = scipy.signal.sosfilt(scipy.signal.butter(2, (low, low * 3), "band", fs=RATE, output="sos"), hiss)
+        hiss = _band_pass(hiss, rng.uniform(100, 3000), 3)
     return _level(hiss)
 
 
@@ -130,10 +129,13 @@ def applause(seed: int) -> Floats:
     np.add.at(claps, at, rng.uniform(0.2, 1, len(at)))
     t = np.arange(int(0.02 * RATE)) / RATE
     low = rng.uniform(500, 1200)
-    burst = scipy.signal.sosfilt(
-        scipy.signal.butter(2, (low, 2.5 * low), "band", fs=RATE, output="sos"), rng.standard_normal(len(t))
-    ) * np.exp(-t * 250)
+    burst = _band_pass(rng.standard_normal(len(t)), low, 2.5) * np.exp(-t * 250)
     return _level(scipy.signal.fftconvolve(claps, burst)[:N])
+
+
+def _band_pass(samples: Floats, low: float, ratio: float) -> Floats:
+    """Pass from `low` (Hz) to `ratio` times that."""
+    return scipy.signal.sosfilt(scipy.signal.butter(2, (low, ratio * low), "band", fs=RATE, output="sos"), samples)
 
 
 def _level(samples: Floats) -> Floats:

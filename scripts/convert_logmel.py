@@ -38,19 +38,11 @@ def tracks(source: Path) -> Iterator[tuple[Track, Array]]:
         yield track, (spectrogram.T.astype(np.float32) / 255 - 1) * 80
 
 
-def main() -> int:
+if __name__ == "__main__":
     if len(sys.argv) != 3:
-        print(__doc__, file=sys.stderr)
-        return 2
+        sys.exit(__doc__)
     source, target = map(Path, sys.argv[1:])
     try:
-        count = feature_archive.write(target, tracks(source), FeatureConfig(n_mels_kept=127))
+        print(f"{target}: {feature_archive.write(target, tracks(source), FeatureConfig(n_mels_kept=127))} tracks")
     except MusicClassError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{target}: {count} tracks")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(str(error))

@@ -387,3 +387,5 @@ def test_every_state_is_accessible_and_fits_the_screen(
         page.wait_for_timeout(300)
         folder = Path(tempfile.gettempdir()) / "musicclass-screenshots"
         page.screenshot(path=folder / f"{name}-{color_scheme}-{size}.png", full_page=True)
+        if name == "explanation":  # docs/images/page.png is one of these
+            page.locator("article").screenshot(path=folder / f"article-{color_scheme}-{size}.png")
