@@ -38,11 +38,19 @@ def tracks(source: Path) -> Iterator[tuple[Track, Array]]:
         yield track, (spectrogram.T.astype(np.float32) / 255 - 1) * 80
 
 
-if __name__ == "__main__":
+def main() -> int:
     if len(sys.argv) != 3:
-        sys.exit(__doc__)
+        print(__doc__, file=sys.stderr)
+        return 2
     source, target = map(Path, sys.argv[1:])
     try:
-        print(f"{target}: {feature_archive.write(target, tracks(source), FeatureConfig(n_mels_kept=127))} tracks")
+        count = feature_archive.write(target, tracks(source), FeatureConfig(n_mels_kept=127))
     except MusicClassError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{target}: {count} tracks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
