@@ -18,10 +18,14 @@ import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from musicclass import tagger
+from musicclass.saved_model import MODEL, load_model, save_model
+from musicclass.training.browser_graph import build_browser_graphs
 from tests import pages
 from tests.conftest import RATE, SHARED, make_music, make_noise
 from tests.pages import add_songs, open_page, require, require_runtime, switch_to_browser, wait_until_done
 from tests.serving import main_of, running, wait_for
+from tests.test_tagger_branch import add_tagger_branch
 
 CLIPS = SHARED / "gtzan/genres_original"
 EXPLAIN_IN_BROWSER = """async ([data, genre]) => {
@@ -62,6 +66,21 @@ def library_server(songs: list[Path]) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def tagger_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server of `gtzan`, whose probabilities depend on the tagger's embeddings as well."""
+    require(tagger.available(), "needs the tagger: python hatch_build.py")
+    gtzan = load_model("gtzan")
+    config = gtzan.card["config"]
+    architecture = {"architecture": f"{config['model']['architecture']}+tagger"}
+    card = gtzan.card | {"config": config | {"model": config["model"] | architecture}}
+    frontend, pooling = build_browser_graphs(gtzan.features, uses_tagger=True)
+    folder = tmp_path_factory.mktemp("music")
+    save_model(folder, add_tagger_branch((gtzan.path / MODEL).read_bytes()), frontend, card, pooling)
+    with running(model=str(folder)) as client:
+        yield client
+
+
 @pytest.fixture
 def page(browser: Browser, server: httpx.Client) -> Iterator[Page]:
     with open_page(browser, str(server.base_url)) as opened:
@@ -90,6 +109,7 @@ def check_browser_against_server(page: Page, files: list[Path]) -> dict[str, Any
     add_songs(page, *files)
     in_browser = predictions(page)
     assert len(in_browser) == len(files)
+    card = httpx.get(f"{page.url}v1/model").json()
     for name, expected in on_server.items():
         segments = zip(in_browser[name]["segments"], expected["segments"], strict=True)
         for part, expected_part in [(in_browser[name], expected), *segments]:
@@ -97,6 +117,8 @@ def check_browser_against_server(page: Page, files: list[Path]) -> dict[str, Any
             assert (part["genre"], part["top_genre"]) == (expected_part["genre"], expected_part["top_genre"])
             for key in ("confidence", "familiarity", "probabilities"):
                 assert part[key] == pytest.approx(expected_part[key], abs=0.02)
+        assert in_browser[name]["tags"] == pytest.approx(expected["tags"], abs=0.02)
+        assert bool(expected["tags"]) == bool(card["tags"])
     return in_browser
 
 
@@ -119,7 +141,7 @@ def test_song_is_classified_on_the_server_and_exported(page: Page, songs: list[P
     probabilities = {f"prob_{genre}": f"{value:.6f}" for genre, value in prediction["probabilities"].items()}
     assert rows[0] == {name: str(prediction[name]) for name in ("file", "genre", "top_genre")} | {
         "confidence": f"{prediction['confidence']:.6f}", "familiarity": f"{prediction['familiarity']:.6f}",
-        "duration": "24.000", **probabilities, "error": "",
+        "duration": "24.000", "tags": "", **probabilities, "error": "",
     }  # fmt: skip
     assert "not audio" in rows[1]["error"]
     assert predictions(page)["Disco.wav"] == prediction
@@ -133,6 +155,20 @@ def test_browser_alone_predicts_as_the_server_does(page: Page, songs: list[Path]
     soundfile.write(files[3], np.concatenate([make_music(12), np.zeros(40 * RATE)]), RATE)
     segments = check_browser_against_server(page, files)["silence.wav"]["segments"]
     assert None in {segment["genre"] for segment in segments}
+
+
+@pytest.mark.slow
+def test_browser_alone_runs_the_tagger_as_the_server_does(
+    browser: Browser, tagger_server: httpx.Client, songs: list[Path], tmp_path: Path
+) -> None:
+    short, gap = tmp_path / "short.wav", tmp_path / "gap.wav"
+    soundfile.write(short, make_music(2.5), RATE)
+    soundfile.write(gap, np.concatenate([make_music(8), np.zeros(10 * RATE), make_music(100)]), RATE)
+    with open_page(browser, str(tagger_server.base_url)) as page:
+        in_browser = check_browser_against_server(page, [*songs[:3], short, gap])
+        for card, name in zip(page.locator("article").all(), in_browser, strict=True):
+            expect(card.locator(".tags li")).to_have_text(list(in_browser[name]["tags"]))
+        assert page.locator(".tags.prominent:visible").count() == page.locator(".headline", has_text="unknown").count() > 0
 
 
 @pytest.mark.slow
@@ -161,13 +197,18 @@ def test_browser_alone_reports_errors_and_drops_removed_songs(page: Page, songs:
 
 
 @pytest.mark.slow
-def test_explanation_in_the_browser_is_that_of_the_server(page: Page, server: httpx.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server_of", ["server", "tagger_server"])
+def test_explanation_in_the_browser_is_that_of_the_server(
+    browser: Browser, server_of: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     require_runtime()
+    server = request.getfixturevalue(server_of)
     soundfile.write(tmp_path / "music.wav", make_music(15), RATE)
     content = (tmp_path / "music.wav").read_bytes()
     prediction = server.post("/v1/predict?explain=true", content=content).json()
     arguments = [base64.b64encode(content).decode(), prediction["top_genre"]]
-    in_browser = page.evaluate(EXPLAIN_IN_BROWSER, arguments)
+    with open_page(browser, str(server.base_url)) as page:
+        in_browser = page.evaluate(EXPLAIN_IN_BROWSER, arguments)
     for key in ("weights", "times", "frequencies", "top_spans", "top_band"):
         np.testing.assert_allclose(in_browser[key], prediction["explanation"][key], atol=0.05)  # int8 rounding: 0.03
 

@@ -369,6 +369,9 @@ def test_model_card_for_the_web_ui(server, classifier):
     assert "versions" not in card and isinstance(card["history"], list)
     for name in ("model.onnx", "frontend.onnx"):
         assert server.get(f"/v1/model/{name}").content == (classifier.model.path / name).read_bytes()
+    assert card["tags"] == [] and not classifier.model.uses_tagger
+    for name in ("pooling.onnx", "tagger.onnx"):
+        assert server.get(f"/v1/model/{name}").status_code == 404
 
 
 def test_uploads_never_touch_the_disk(song, tmp_path, monkeypatch):

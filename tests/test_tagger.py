@@ -114,7 +114,7 @@ def probability(logits):
 
 
 def test_tags_are_those_that_stand_out_against_an_average_song():
-    mean, std = tagger._tag_statistics()
+    mean, std = tagger.tag_statistics()
     assert len(mean) == len(std) == len(tagger.TAGS) == 50 and (std > 0).all()
     logits = mean + std * (0.9 * np.sin(np.arange(50)))
     patches = tagger.TrackEmbeddings(np.zeros((2, 200), np.float32), np.zeros((2, 2)), np.float32([logits, logits]))

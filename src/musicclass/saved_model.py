@@ -1,7 +1,8 @@
 """Saved models: folders with all that is needed to use, verify and retrain a model.
 
 model.onnx       log-mel windows -> calibrated probabilities and familiarity (training/graph.py)
-frontend.onnx    samples -> log-mel windows, for the browser
+frontend.onnx    samples -> log-mel windows, and patches for the tagger; for the browser
+pooling.onnx     the tagger's outputs -> embeddings of windows, tags; for the browser, only with models that use it
 card.json        genres, configuration, data, calibration and metrics
 split.csv        columns track, split, artist; `train --split` reads it
 predictions.csv  columns subset, track, artist, label, predicted, confidence, familiarity, prob_<genre>
@@ -25,7 +26,7 @@ from musicclass.onnx_session import create_session
 if TYPE_CHECKING:
     import onnxruntime
 
-MODEL, FRONTEND, CARD = "model.onnx", "frontend.onnx", "card.json"
+MODEL, FRONTEND, POOLING, CARD = "model.onnx", "frontend.onnx", "pooling.onnx", "card.json"
 SPLIT, PREDICTIONS, HISTORY = "split.csv", "predictions.csv", "history.csv"
 FORMAT = 3
 DEFAULT_MODEL = "gtzan"  # of the command line, Python, the server and beets
@@ -127,15 +128,16 @@ def load_model(source: str | Path = DEFAULT_MODEL) -> SavedModel:
     return SavedModel(path, genres, features, card)
 
 
-def save_model(path: Path, model: bytes, frontend: bytes, card: dict[str, Any]) -> SavedModel:
-    """Write the graphs, then the card, and load them again to verify them.
+def save_model(path: Path, model: bytes, frontend: bytes, card: dict[str, Any], pooling: bytes = b"") -> SavedModel:
+    """Write the graphs that aren't empty, then the card, and load them again to verify them.
 
     In between, an older card doesn't match the new graph, so that a model is never mixed from two.
     """
     card = {"format": FORMAT, **card, "sha256": hashlib.sha256(model).hexdigest()}
-    for name, content in ((MODEL, model), (FRONTEND, frontend)):
-        with write_atomically(path / name) as file:
-            file.write(content)
+    for name, content in {MODEL: model, FRONTEND: frontend, POOLING: pooling}.items():
+        if content:
+            with write_atomically(path / name) as file:
+                file.write(content)
     write_text(path / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     saved = load_model(path.resolve())
     saved.create_session()

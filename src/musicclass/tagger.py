@@ -139,7 +139,7 @@ def characteristic_tags(patches: TrackEmbeddings | None) -> dict[str, float]:
     """
     if patches is None or patches.tag_logits is None:
         return {}
-    mean, std = _tag_statistics()
+    mean, std = tag_statistics()
     logits = patches.tag_logits.mean(axis=0, dtype=np.float64)
     z_scores = (logits - mean) / std
     order = [i for i in np.argsort(-z_scores, kind="stable")[:MAX_TAGS] if z_scores[i] > MIN_Z_SCORE]
@@ -147,7 +147,7 @@ def characteristic_tags(patches: TrackEmbeddings | None) -> dict[str, float]:
 
 
 @functools.cache
-def _tag_statistics() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def tag_statistics() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and standard deviation (len(TAGS),) of each tag's logits."""
     with STATISTICS.open(encoding="utf-8", newline="") as file:
         rows = {row["tag"]: (float(row["mean"]), float(row["std"])) for row in csv.DictReader(file)}

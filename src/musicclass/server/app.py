@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
 
 import musicclass
+from musicclass import tagger
 from musicclass.errors import ConfigError
 from musicclass.explain import group_edges
 from musicclass.page import LAYOUT, render_page
@@ -28,6 +29,7 @@ from musicclass.saved_model import HISTORY, SavedModel, load_model
 from musicclass.server import problem_details, routes_library, routes_predict
 from musicclass.server.jobs import Jobs
 from musicclass.server.library_table import LibraryTable
+from musicclass.server.problem_details import ProblemError
 from musicclass.server.security import SecurityMiddleware, is_local
 from musicclass.server.settings import ServerSettings
 
@@ -97,15 +99,19 @@ def _add_model(app: FastAPI, model: SavedModel, settings: ServerSettings) -> Non
             "history": history,
             "colors": {genre: genre_color(genre, model.genres) for genre in model.genres},
             "band_edges": group_edges(model.features),
+            "tags": tagger.TAGS if model.uses_tagger and tagger.available() else [],
             "min_confidence": settings.min_confidence,
             "library": settings.library is not None,
             "limits": {"bytes": settings.max_upload, "seconds": settings.max_seconds},
         }
 
     @app.get("/v1/model/{name}", tags=["model"], response_class=FileResponse)
-    def graph(name: Literal["model.onnx", "frontend.onnx"]) -> FileResponse:
-        """An ONNX graph: log-mel windows to probabilities and familiarity, or samples to log-mel windows."""
-        return FileResponse(model.path / name, media_type="application/octet-stream")
+    def graph(name: Literal["model.onnx", "frontend.onnx", "pooling.onnx", "tagger.onnx"]) -> FileResponse:
+        """An ONNX graph of the model; those of the tagger only if the card lists tags."""
+        path = tagger.TAGGER if name == "tagger.onnx" else model.path / name
+        if not (path.exists() and (model.uses_tagger or name != "tagger.onnx")):
+            raise ProblemError(404, "not_found", f"{model.name} has no {name}")
+        return FileResponse(path, media_type="application/octet-stream")
 
 
 def _add_state(app: FastAPI, jobs: Jobs, model: SavedModel) -> None:

@@ -30,10 +30,11 @@ from musicclass.progress import ProgressFn, no_progress
 from musicclass.saved_model import SUBSET_NAMES, SavedModel, best_available_metrics, save_model
 from musicclass.training import cross_validation
 from musicclass.training.batches import LabelledTracks, WindowedTracks
+from musicclass.training.browser_graph import build_browser_graphs
 from musicclass.training.calibration import Calibrator
 from musicclass.training.ensemble import build_ensemble
 from musicclass.training.export import quantize_int8, to_onnx
-from musicclass.training.graph import build_frontend, build_model
+from musicclass.training.graph import build_model
 from musicclass.training.ood import FeatureOodScorer
 from musicclass.training.trainer import Monitor, Trained, train_networks
 
@@ -111,7 +112,8 @@ def train(
     records = _evaluate(card, model, fitted, dataset, subsets, progress)
     card["summary"] = _summary(card)
     _write_tables_and_plots(out, card, fitted, dataset, subsets, records)
-    saved = save_model(out, model, build_frontend(config.features), card)  # last, so a card means a complete model
+    frontend, pooling = build_browser_graphs(config.features, "tagger" in config.model.architecture.split("+"))
+    saved = save_model(out, model, frontend, card, pooling)  # last, so a card means a complete model
     shutil.rmtree(out / cross_validation.WORK)
     return saved
 

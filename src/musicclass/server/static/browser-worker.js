@@ -1,21 +1,23 @@
-// Samples -> Prediction, by the graphs that the server runs: frontend.onnx and model.onnx, in onnxruntime-web.
+// Samples -> Prediction, by the graphs that the server runs, in onnxruntime-web. Models that use the tagger run
+// tagger.onnx on patches of the front end, and pooling.onnx, which makes embeddings of windows and tags of its outputs.
 import * as ort from "./ort/ort.wasm.min.mjs";
 
 const CELL_SECONDS = 1, BAND_GROUPS = 8, MAX_SPANS = 5, TOP_FRACTION = .2; // as explain.py
-const WAVEFORM_PEAKS = 1500, IMAGE_WIDTH = 1200, SILENCE = 2 ** -15;
+const WAVEFORM_PEAKS = 1500, IMAGE_WIDTH = 1200, SILENCE = 2 ** -15, EMBEDDING_SIZE = 200, TAGGER_BATCH = 4;
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 ort.env.wasm.numThreads = 1;
-let card, frontend, model;
+let card, frontend, model, tagger, pooling;
 
 const tasks = {
   async load(message) {
     card = message.card;
-    [frontend, model] = await Promise.all(["frontend", "model"].map(name =>
+    const names = ["frontend", "model", ...card.tags.length ? ["tagger", "pooling"] : []];
+    [frontend, model, tagger, pooling] = await Promise.all(names.map(name =>
       ort.InferenceSession.create(`/v1/model/${name}.onnx`, {executionProviders: ["wasm"]})));
   },
 
   async predict({samples, file}) {
-    const {windows} = await runFrontend(samples), scores = await model.run({windows});
+    const {windows, embeddings, tags} = await extractFeatures(samples), scores = await score(windows, embeddings);
     const duration = samples.length / card.config.features.sample_rate, seconds = duration / windows.dims[0];
     const {probabilities, ...result} = named(scores.probabilities.data, scores.familiarity.data[0]);
     const sorted = Object.entries(probabilities).sort(([, a], [, b]) => b - a);
@@ -27,13 +29,14 @@ const tasks = {
       throw new Error("nothing but silence or invalid samples; check how it was recorded or exported");
     }
     return {
-      file, ...result, probabilities: Object.fromEntries(sorted), duration, segments, model: card.name, waveform_peaks,
+      file, ...result, probabilities: Object.fromEntries(sorted), duration, segments, model: card.name, tags,
+      waveform_peaks,
     };
   },
 
   /** The log-odds of a genre that are lost when one cell, 1 s of a group of bands, is set to its window's mean. */
   async explain({samples, genre}, onProgress) {
-    const {log_mel, windows, starts, means} = await runFrontend(samples);
+    const {log_mel, windows, starts, means, embeddings} = await extractFeatures(samples);
     const [n_frames, bands] = log_mel.dims, [n_windows, length] = windows.dims, size = length * bands;
     const duration = samples.length / card.config.features.sample_rate;
     const n_cells = Math.max(1, Math.round(duration / CELL_SECONDS)), index = card.genres.indexOf(genre);
@@ -49,9 +52,9 @@ const tasks = {
         const mask = 1 + (cellOf(start + Math.floor(i / bands)) - first) * BAND_GROUPS + groupOf(i % bands);
         batch[mask * size + i] = means.data[w];
       }
-      const input = new ort.Tensor("float32", batch, [batch.length / size, length, bands]);
-      const scores = (await model.run({windows: input})).window_probabilities;
-      const [whole, ...occluded] = Array.from({length: input.dims[0]}, (_, i) => logOdds(row(scores, i)[index]));
+      const n = batch.length / size, repeated = Array(n).fill([...row(embeddings, w)]).flat();
+      const scores = (await score(tensor(batch, n, length), tensor(repeated, n))).window_probabilities;
+      const [whole, ...occluded] = Array.from({length: n}, (_, i) => logOdds(row(scores, i)[index]));
       occluded.forEach((value, i) => { drops[first + Math.floor(i / BAND_GROUPS)][i % BAND_GROUPS] += whole - value; });
       for (let cell = first; cell < first + cells; cell++) counts[cell] += 1;
       onProgress((w + 1) / n_windows);
@@ -71,7 +74,31 @@ onmessage = async ({data, ports: [port]}) => {
   }
 };
 
-const runFrontend = samples => frontend.run({samples: new ort.Tensor("float32", samples, [samples.length])});
+/** The outputs of the front end, embeddings (n_windows, EMBEDDING_SIZE), zeros without the tagger, and tags. */
+async function extractFeatures(samples) {
+  const {patches, patch_weights, ...features} = await frontend.run({samples: tensor(samples)});
+  const [n_windows] = features.windows.dims;
+  if (!tagger) return {...features, embeddings: tensor(Array(n_windows * EMBEDDING_SIZE).fill(0), n_windows), tags: {}};
+  const pooled = await pooling.run({patch_weights, ...await runTagger(patches)});
+  const tags = Array.from(pooled.tags.data, (tag, i) => [card.tags[tag], pooled.tag_probabilities.data[i]]);
+  return {...features, embeddings: pooled.window_embeddings, tags: Object.fromEntries(tags)};
+}
+
+async function runTagger(patches) {
+  const [n, size] = patches.dims, batches = [];
+  for (let i = 0; i < n; i += TAGGER_BATCH) {
+    const samples = patches.data.subarray(i * size, (i + TAGGER_BATCH) * size);
+    batches.push(await tagger.run({samples: tensor(samples, Math.min(TAGGER_BATCH, n - i))}));
+  }
+  const join = name => tensor(batches.flatMap(batch => [...batch[name].data]), n);
+  return {embeddings: join("embeddings"), tag_logits: join("tag_logits")};
+}
+
+/** Values as a float32 tensor; the last dimension follows from the number of values. */
+const tensor = (values, ...dims) => new ort.Tensor("float32", values,
+  [...dims, values.length / dims.reduce((product, n) => product * n, 1)]);
+const score = (windows, embeddings) =>
+  model.run(model.inputNames.includes("embeddings") ? {windows, embeddings} : {windows});
 const row = ({data, dims}, i, size = dims[1]) => data.subarray(i * size, (i + 1) * size);
 const logOdds = p => Math.log(Math.max(1e-9, p) / Math.max(1e-9, 1 - p));
 const sum = values => values.reduce((total, value) => total + value, 0);

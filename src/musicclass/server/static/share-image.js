@@ -23,7 +23,8 @@ export function renderImage(name, prediction) {
   context.arc(MARGIN + 16, 141, 16, 0, 7);
   context.fill();
   write(prediction.genre, MARGIN + 50, 160, 56, COLORS.ink, 650);
-  write(confidenceText(prediction), MARGIN, 206, 26, COLORS.muted);
+  const tags = Object.keys(prediction.tags).join(", ");
+  write([confidenceText(prediction), ...tags ? [tags] : []].join(" · "), MARGIN, 206, 26, COLORS.muted);
   drawWaveform(context, prediction, MARGIN, 260, INNER, 240, COLORS, prediction.duration);
   drawTimeline(context, prediction, MARGIN, 522, INNER, 34, COLORS);
   write("0:00", MARGIN, 584, 20, COLORS.muted);

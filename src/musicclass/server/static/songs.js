@@ -117,6 +117,9 @@ function showPrediction(song) {
   find(".result").hidden = false;
   find(".headline").replaceChildren(genreLabel(prediction.genre));
   find(".confidence").textContent = confidenceText(prediction);
+  find(".tags").hidden = !Object.keys(prediction.tags).length;
+  find(".tags").classList.toggle("prominent", prediction.genre === "unknown");
+  find(".tags").replaceChildren(...Object.keys(prediction.tags).map(tag => createElement("li", {}, tag)));
   find(".limited").hidden = prediction.duration < prediction.limit;
   find(".limited").textContent = `Only the first ${clock(prediction.limit)} were analysed.`;
   find(".bars").replaceChildren(...probabilityBars(prediction.probabilities));
@@ -174,7 +177,8 @@ const ORDERS = {
 };
 
 function matches({name, prediction, state}) {
-  const text = `${name} ${prediction ? `${prediction.genre} ${prediction.top_genre}` : state}`.toLowerCase();
+  const words = prediction ? [prediction.genre, prediction.top_genre, ...Object.keys(prediction.tags)] : [state];
+  const text = [name, ...words].join(" ").toLowerCase();
   return $("filter").value.toLowerCase().split(/\s+/).every(word => text.includes(word));
 }
 
@@ -225,10 +229,11 @@ $("json").addEventListener("click", () => {
 });
 
 $("csv").addEventListener("click", async () => {
-  const {genres} = await loadCard(), columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration"];
+  const {genres} = await loadCard();
+  const columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration", "tags"];
   const rows = songs.map(({name, prediction: p, error, state}) => p
     ? [name, p.genre, p.top_genre, p.confidence.toFixed(6), p.familiarity.toFixed(6), p.duration.toFixed(3),
-       ...genres.map(genre => p.probabilities[genre].toFixed(6)), ""]
+       Object.keys(p.tags).join(", "), ...genres.map(genre => p.probabilities[genre].toFixed(6)), ""]
     : [name, ...Array(columns.length - 1 + genres.length).fill(""), error ?? state]);
   const header = [...columns, ...genres.map(genre => `prob_${genre}`), "error"];
   const lines = [header, ...rows].map(row => `${row.map(csvField).join(",")}\r\n`);
