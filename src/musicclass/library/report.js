@@ -1,6 +1,6 @@
 // The page of report.html; comes after dom.js in one script.
 const data = JSON.parse($("data").textContent);
-const HEADERS = ["File", "Genre", "Confidence", "Duration"]; // the first columns of a row; then status and error
+const HEADERS = ["File", "Genre", "Confidence", "Duration"]; // the first columns of a row; then status, error, tags
 const FILTERS = {all: () => true, unknown: row => row[1] === "unknown", failed: row => row[4] !== "ok"};
 const color = genre => data.colors[genre] ?? "#9a9a9a";
 let limit = 200, column = 2, ascending = true, filter = "all";
@@ -36,11 +36,12 @@ function header(name, i) {
     createElement("button", {type: "button", onclick: sort}, name + arrow));
 }
 
-function fileRow([file, genre, confidence, duration, status, error]) {
+function fileRow([file, genre, confidence, duration, status, error, tags]) {
   return createElement("tr", {},
     createElement("th", {scope: "row"}, file, ...error ? [createElement("p", {className: "problem"}, error)] : []),
     createElement("td", {}, genre === null ? status
-      : createElement("span", {className: "genre", css: {"--genre": color(genre)}}, genre)),
+      : createElement("span", {className: "genre", css: {"--genre": color(genre)}}, genre), " ",
+    createElement("small", {className: "muted"}, tags ?? "")),
     createElement("td", {}, confidence === null ? "" : probabilityText(confidence)),
     createElement("td", {}, duration === null ? "" : clock(duration)));
 }

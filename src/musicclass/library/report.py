@@ -14,7 +14,7 @@ from musicclass.palette import genre_color
 
 MAX_ROWS = 20_000  # of the page's table: failed files, then the least confident predictions
 BINS = 20  # of the histogram of confidence
-COLUMNS = ("file", "genre", "confidence", "duration", "status", "error")
+COLUMNS = ("file", "genre", "confidence", "duration", "status", "error", "tags")
 MAIN, SCRIPT = (Path(__file__).with_name(name) for name in ("report.html", "report.js"))
 
 
@@ -42,7 +42,7 @@ def html_report(
         "failures": failures.most_common(),
         "histogram": histogram,
         "colors": {genre: genre_color(genre, genres) for genre in genres},
-        "rows": [[row[name] for name in COLUMNS] for row in shown],
+        "rows": [[row.get(name) for name in COLUMNS] for row in shown],
     }
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no </script> inside the script element
     main = f'{MAIN.read_text(encoding="utf-8")}<script type="application/json" id="data">{text}</script>'

@@ -37,6 +37,7 @@ class LibraryTrack:
     top_genre: str
     confidence: float
     duration: float
+    tags: str = ""  # separated by commas
     correction: str | None = None  # the genre according to the user
 
 
@@ -80,8 +81,8 @@ class LibraryTable:
             if not np.isfinite(numbers).all():
                 raise ValueError(f"{path} has numbers that aren't finite")
             row_number, confidence, duration = len(self._tracks), *numbers[:2]
-            name = short_name(path)
-            self._tracks.append(LibraryTrack(row_number, path, name, genre, top_genre, confidence, duration))
+            name, tags = short_name(path), str(row.get("tags") or "")
+            self._tracks.append(LibraryTrack(row_number, path, name, genre, top_genre, confidence, duration, tags))
             probabilities.append(np.array(numbers[2:], np.float32))
         return np.array(probabilities)
 

@@ -95,8 +95,8 @@ def _patch_weights(g: _Graph, n_samples: str, starts: str) -> str:
     distance = g("Abs", g("Sub", g("Mul", g("Add", start, end), g.constant([0.5])), centers))
     nearest = g("Equal", g("ArgMin", distance, axis=1, keepdims=1), _range(g, g("Shape", centers)))
     members = g("Cast", inside, to=TensorProto.DOUBLE)
-    some = g("Greater", g("ReduceSum", members, g.ints(1), keepdims=1), g.constant([0.0]))
-    members = g("Cast", g("Or", inside, g("And", nearest, g("Not", some))), to=TensorProto.DOUBLE)
+    is_empty = g("Equal", g("ReduceSum", members, g.ints(1), keepdims=1), g.constant([0.0]))
+    members = g("Cast", g("Or", inside, g("And", nearest, is_empty)), to=TensorProto.DOUBLE)
     return g("Div", members, g("ReduceSum", members, g.ints(1), keepdims=1))
 
 

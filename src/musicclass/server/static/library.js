@@ -117,7 +117,7 @@ const isListed = song => (!$("genre").value || (song.correction ?? song.genre) =
   && (!$("only-corrected").checked || song.correction !== null);
 
 function songRow(song) {
-  const {name, path, genre, top_genre, confidence} = song;
+  const {name, path, genre, top_genre, confidence, tags} = song;
   const button = (text, ariaLabel, onclick) => createElement("button", {type: "button", ariaLabel, onclick}, text);
   const input = createElement("input", {
     className: "correction", maxLength: 100, autocomplete: "off", placeholder: top_genre,
@@ -126,7 +126,9 @@ function songRow(song) {
   input.setAttribute("list", "genres");
   input.dataset.row = song.row;
   const cells = [
-    genreLabel(genre, genre === "unknown" ? `unknown (closest to ${top_genre})` : genre), probabilityText(confidence),
+    [genreLabel(genre, genre === "unknown" ? `unknown (closest to ${top_genre})` : genre),
+      createElement("small", {className: "muted"}, tags)],
+    probabilityText(confidence),
     [input, button("Confirm", `Confirm: ${name} is ${top_genre}`, () => correct(song, top_genre))],
     button("Play", `Play ${name}`, () => play(song)),
   ];
