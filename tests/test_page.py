@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from musicclass import tagger
+from musicclass.library.report import html_report
 from musicclass.saved_model import MODEL, load_model, save_model
 from musicclass.training.browser_graph import build_browser_graphs
 from tests import pages
@@ -410,6 +412,37 @@ def test_library_is_searched_played_and_corrected(browser: Browser, library_serv
         assert "drone" in download.value.path().read_text()
         page.get_by_label("Search").fill("no such name")
         expect(page.locator("#total")).to_have_text("no such song")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", pages.SIZES)
+def test_reports_work_offline_and_are_accessible(
+    browser: Browser, tmp_path: Path, color_scheme: Any, size: str
+) -> None:
+    jazz = {"file": "<b>.mp3", "genre": "jazz", "confidence": 0.999, "duration": 65.0, "status": "ok", "tags": "mellow"}
+    unknown = jazz | {"file": "b.mp3", "genre": "unknown", "confidence": 0.3}
+    failed = {"file": "c.mp3", "genre": None, "confidence": None, "duration": None, "status": "crashed", "error": "bad"}
+    rows = [jazz, unknown, failed]
+    library = html_report(rows, Counter(["jazz", "unknown"]), Counter(["crashed"]), ["jazz"], "mine")
+    (tmp_path / "library.html").write_text(library, encoding="utf-8")
+    assert main_of("evaluate", "gtzan", "--report", str(tmp_path / "evaluation.html")) == 0
+    for name in ("library", "evaluation"):
+        with open_page(browser, f"file://{tmp_path}/{name}.html", color_scheme, size) as page:
+            results = Axe().run(page)
+            assert results.violations_count == 0, results.generate_report()
+            assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+            if name == "library":
+                files = page.locator("#files tbody th")
+                expect(files).to_have_text(["b.mp3", "<b>.mp3", "c.mp3bad"])
+                page.get_by_role("button", name="File").click()
+                expect(files.first).to_have_text("<b>.mp3")
+                expect(page.locator("#files tbody tr").first).to_have_text("<b>.mp3jazz mellow>99%1:05")
+                page.get_by_role("button", name="failed").click()
+                expect(files).to_have_text(["c.mp3bad"])
+                page.get_by_role("button", name="all").click()
+                page.get_by_label("Search").fill("MELLOW unknown")
+                expect(page.locator("#shown")).to_have_text("1 file")
 
 
 @pytest.mark.slow
