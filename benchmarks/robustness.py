@@ -1,6 +1,6 @@
 """Robustness: does the top genre stay the same when a recording is altered in ways that keep its genre?
 
-python benchmarks/robustness.py FOLDER [--model NAME_OR_FOLDER] [--plot robustness.png]
+python benchmarks/robustness.py FOLDER [--model NAME_OR_FOLDER]
 
 FOLDER contains audio files, such as GTZAN's genres_original. Needs the extra [dev] (librosa).
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import av
 import librosa
@@ -20,11 +19,10 @@ import soxr
 from rich.progress import track
 
 from common import argument_parser, print_table
-from musicclass import audio, plots
+from musicclass import audio
 from musicclass.audio_files import files
 from musicclass.classifier import Classifier
 from musicclass.evaluation.intervals import wilson
-from musicclass.palette import COLORS
 from musicclass.prediction import UNKNOWN, Prediction
 
 RATE = 22_050
@@ -100,16 +98,11 @@ def predict_altered(names: list[str], classifier: Classifier) -> Pairs:
     return pairs
 
 
-def same_top_genre(predictions: list[tuple[Prediction, Prediction]]) -> tuple[int, int, float, float]:
-    """Number of equal top genres, number of files, 95% interval of their ratio."""
-    same = sum(a.top_genre == b.top_genre for a, b in predictions)
-    return same, len(predictions), *wilson(same, len(predictions))
-
-
 def print_pairs(pairs: Pairs) -> None:
     rows = []
     for alteration, predictions in pairs.items():
-        same, n, low, high = same_top_genre(predictions)
+        same, n = sum(a.top_genre == b.top_genre for a, b in predictions), len(predictions)
+        low, high = wilson(same, n)
         change = np.mean([abs(a.probabilities[g] - p) for a, b in predictions for g, p in b.probabilities.items()])
         unknown = sum(b.genre == UNKNOWN for _, b in predictions)
         rows.append((alteration, f"{same} of {n}", f"{low:.0%}-{high:.0%}", f"{change:.3f}", str(unknown)))
@@ -117,27 +110,10 @@ def print_pairs(pairs: Pairs) -> None:
     print_table("predictions for altered recordings", columns, rows)
 
 
-def plot(pairs: Pairs, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axis = figure.subplots()
-    same, n, low, high = np.array([same_top_genre(predictions) for predictions in pairs.values()]).T
-    errors = np.clip([same / n - low, high - same / n], 0, None)
-    axis.barh(list(pairs), same / n, xerr=errors, color=COLORS[0], ecolor="#555555", capsize=3)
-    axis.invert_yaxis()
-    axis.set(xlim=(0.5, 1), xlabel="share of recordings with the same top genre (95% intervals)")
-    print(f"{plots.save(figure, path)} written")
-
-
 def main() -> None:
     parser = argument_parser(__doc__, "folder")
-    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    pairs = predict_altered(list(files([options.folder])), Classifier.load(options.model))
-    print_pairs(pairs)
-    if options.plot:
-        plot(pairs, options.plot)
+    print_pairs(predict_altered(list(files([options.folder])), Classifier.load(options.model)))
 
 
 if __name__ == "__main__":
