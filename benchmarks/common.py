@@ -15,6 +15,8 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
+from musicclass.saved_model import DEFAULT_MODEL
+
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 WIDTH = 110  # characters of a table outside a terminal
@@ -23,7 +25,7 @@ WIDTH = 110  # characters of a table outside a terminal
 def argument_parser(description: str | None, *arguments: str) -> argparse.ArgumentParser:
     """A parser with positional `arguments` and the option --model."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="gtzan", metavar="NAME_OR_FOLDER")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME_OR_FOLDER")
     for name in arguments:
         parser.add_argument(name, metavar=name.upper())
     return parser

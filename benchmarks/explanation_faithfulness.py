@@ -11,25 +11,30 @@ import numpy as np
 from rich.progress import track
 
 from common import argument_parser, print_table
+from musicclass import audio
 from musicclass.audio_files import files
 from musicclass.classifier import Classifier
 from musicclass.evaluation.intervals import bootstrap_ci
 from musicclass.explain import occlude
+from musicclass.windows import windows_of_track
 
 RANDOM_DRAWS = 5  # per file
 
 
 def probability_drops(name: str, classifier: Classifier, share: float, rng: np.random.Generator) -> tuple[float, float]:
     """The decrease of the top genre's probability when the top cells, or random ones, are occluded."""
-    explanation = classifier.explain(name)
+    features = classifier.model.features
+    track_features = classifier.track_features(audio.stream(name, features.sample_rate))
+    explanation = classifier.explain_features(track_features, classifier.predict_features(track_features))
+    embeddings = windows_of_track(track_features, features).embeddings
     weights, index = explanation.weights, classifier.genres.index(explanation.genre)
     count = round(share * weights.size)
 
     def occluded(cells: np.ndarray) -> float:
         mask = np.zeros(weights.size, bool)
         mask[cells] = True
-        windows = occlude(explanation.log_mel, mask.reshape(weights.shape), classifier.model.features)
-        return float(classifier.score(windows).probabilities[index])
+        windows = occlude(explanation.log_mel, mask.reshape(weights.shape), features)
+        return float(classifier.score(windows, embeddings).probabilities[index])
 
     top = occluded(np.argsort(-weights, axis=None)[:count])
     random = np.mean([occluded(rng.choice(weights.size, count, replace=False)) for _ in range(RANDOM_DRAWS)])

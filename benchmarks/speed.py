@@ -1,6 +1,6 @@
 """Speed of predictions, of a library run, of start-up and of the server, each against its baseline.
 
-python benchmarks/speed.py [predict] [library] [startup] [server] [--files 16] [--repeat 3] [--workers N]
+python benchmarks/speed.py [predict] [library] [startup] [server] [--model MODEL] [--files 16] [--repeat 3]
 
 predict  the stages of a prediction against decoding alone, in one thread
 library  a run with one worker against decoding alone in one worker
@@ -33,8 +33,8 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ[
 import numpy as np
 import soundfile
 
-from common import print_table, time_interleaved, write_music
-from musicclass import audio
+from common import argument_parser, print_table, time_interleaved, write_music
+from musicclass import audio, tagger
 from musicclass.classifier import Classifier
 from musicclass.features import log_mel
 from musicclass.library.run import ScanOptions, predict_files
@@ -46,8 +46,8 @@ SECONDS, SERVER_SECONDS = 240, 60  # of a file
 BLOCK_FRAMES = 65_536
 SERVER_TIME = 20.0  # seconds of requests
 IMPORTS = "import numpy, onnxruntime"
-LOAD = "from musicclass import Classifier; Classifier.load()"
-LIMITS = {"library": 1.55, "load": 0.45, "server": 0.8}
+LOAD = "import sys; from musicclass import Classifier; Classifier.load(sys.argv[1])"
+LIMITS = {"library": 1.55, "library with the tagger": 3.0, "load": 0.45, "server": 0.8}
 
 
 def decode(path: str) -> None:
@@ -63,17 +63,22 @@ def make_decoder() -> Callable[[str], None]:
 
 def measure_predict(folder: Path, options: argparse.Namespace) -> None:
     path = write_music(folder / "music.mp3", SECONDS)
-    classifier = Classifier.load()
+    classifier = Classifier.load(options.model)
     features = classifier.model.features
     waveform = audio.load(path, features.sample_rate)
     windows = log_mel_windows(log_mel(waveform, features), features)
-    stages = {
+    sampler = tagger.PatchSampler()
+    sampler.add(waveform)
+    patches, starts = sampler.patches()
+    stages: dict[str, Callable[[], Any]] = {
         "decoding alone (soundfile)": lambda: decode(str(path)),
         "decoding, mono, resampling": lambda: audio.load(path, features.sample_rate),
         "log-mel windows": lambda: log_mel_windows(log_mel(waveform, features), features),
         f"model.onnx, {len(windows)} windows": lambda: classifier.score(windows),
         "whole prediction": lambda: classifier.predict(path),
     }
+    if classifier.model.uses_tagger:
+        stages[f"tagger.onnx, {len(patches)} patches"] = lambda: tagger.embed(patches, starts)
     times = {name: float(np.median(t)) for name, t in time_interleaved(stages, options.repeat).items()}
     print_times(f"one file of {SECONDS} s, one thread, median of {options.repeat}", times)
 
@@ -97,9 +102,9 @@ def decoding_time(files: list[str]) -> float:
         return seconds_per_file(pool.map(files))
 
 
-def library_time(files: list[str], workers: int = 1, sampled: bool = False) -> float:
-    options = ScanOptions(workers=workers, sampled=sampled)
-    return seconds_per_file(predict_files(files, len(files), options, load_model()))
+def library_time(model: str, files: list[str], workers: int = 1, sampled: bool = False) -> float:
+    options = ScanOptions(model, workers=workers, sampled=sampled)
+    return seconds_per_file(predict_files(files, len(files), options, load_model(model)))
 
 
 def copies(path: Path, count: int) -> list[str]:
@@ -108,15 +113,17 @@ def copies(path: Path, count: int) -> list[str]:
 
 def measure_library(folder: Path, options: argparse.Namespace) -> None:
     files = copies(write_music(folder / "song.mp3", SECONDS), options.files)
+    library = functools.partial(library_time, options.model, files)
     ways = {
         "decoding alone, 1 worker": functools.partial(decoding_time, files),
-        "library, 1 worker": functools.partial(library_time, files),
-        "library, 1 worker, --fast": functools.partial(library_time, files, sampled=True),
-        f"library, {options.workers} workers": functools.partial(library_time, files, options.workers),
+        "library, 1 worker": library,
+        "library, 1 worker, --fast": functools.partial(library, sampled=True),
+        f"library, {options.workers} workers": functools.partial(library, options.workers),
     }
     times = {name: float(np.median([way() for _ in range(options.repeat)])) for name, way in ways.items()}
     print_times(f"{len(files)} files of {SECONDS} s, median of {options.repeat}", times)
-    print_limit("library", times["library, 1 worker"] / times["decoding alone, 1 worker"])
+    limit = "library with the tagger" if load_model(options.model).uses_tagger else "library"
+    print_limit(limit, times["library, 1 worker"] / times["decoding alone, 1 worker"])
 
 
 def measure_startup(folder: Path, options: argparse.Namespace) -> None:
@@ -124,9 +131,9 @@ def measure_startup(folder: Path, options: argparse.Namespace) -> None:
     musicclass = ["-m", "musicclass"]
     commands = {
         IMPORTS: ["-c", IMPORTS],
-        "Classifier.load()": ["-c", LOAD],
+        "Classifier.load()": ["-c", LOAD, options.model],
         "musicclass --help": [*musicclass, "--help"],
-        "musicclass predict, 30 s of wav": [*musicclass, "predict", str(path)],
+        "musicclass predict, 30 s of wav": [*musicclass, "predict", str(path), "--model", options.model],
     }
     stages = {
         name: functools.partial(subprocess.run, [sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
@@ -140,8 +147,9 @@ def measure_startup(folder: Path, options: argparse.Namespace) -> None:
 
 def measure_server(folder: Path, options: argparse.Namespace) -> None:
     song = write_music(folder / "short.mp3", SERVER_SECONDS)
-    library = 1 / library_time(copies(song, 40 * options.workers), options.workers)
-    command = [sys.executable, "-m", "musicclass", "serve", "--port", "0", "--no-open", "-j", str(options.workers)]
+    library = 1 / library_time(options.model, copies(song, 40 * options.workers), options.workers)
+    command = [sys.executable, "-m", "musicclass", "serve", "--port", "0", "--no-open"]
+    command += ["-j", str(options.workers), "--model", options.model]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         address = re.search(r"http://([^/]+)/", process.stderr.readline())
@@ -185,10 +193,8 @@ MEASUREMENTS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "measurements", nargs="*", choices=[[], *MEASUREMENTS], metavar="predict|library|startup|server"
-    )
+    parser = argument_parser(__doc__)
+    parser.add_argument("measurements", nargs="*", choices=[[], *MEASUREMENTS], metavar="|".join(MEASUREMENTS))
     parser.add_argument("--files", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--workers", type=int, default=usable_cores())
