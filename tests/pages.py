@@ -150,6 +150,6 @@ STATES: dict[str, tuple[str, Callable[[Page, list[Path]], object]]] = {
     "explanation": ("/", _explanation),
     "compare": ("/", _compare),
     "in-browser": ("/", _in_browser),
-    "model": ("/model", lambda page, songs: page.locator("#confusion_matrix table").wait_for()),
+    "model": ("/model", lambda page, songs: page.locator(".confusion").wait_for()),
     "library": ("/library", _library),
 }

@@ -56,7 +56,7 @@ def test_pretrained_model_shows_its_blind_test_before_cross_validation(run):
 def test_report_is_self_contained(run, tmp_path):
     status, _, _ = run("evaluate", "gtzan", "--report", tmp_path / "report.html", "--plots", tmp_path / "plots")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert status == 0 and text.count('src="data:image/png;base64,') == 5
+    assert status == 0 and text.count('src="data:image/png;base64,') == 3
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert "76.9%" in text and "75.7%" in text and "reggae" in text and "145 misclassified tracks" in text
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"confusion_matrix.png", "reliability.png"}

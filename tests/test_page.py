@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from musicclass import tagger
 from musicclass.library.report import html_report
+from musicclass.model_page import render_model
 from musicclass.saved_model import MODEL, load_model, save_model
 from musicclass.training.browser_graph import build_browser_graphs
 from tests import pages
@@ -370,18 +371,18 @@ def test_model_page_shows_all_metrics_of_the_card(browser: Browser, server: http
     card = server.get("/v1/model").json()
     test, cv = card["metrics"]["test"], card["metrics"]["cv"]
     with open_page(browser, f"{server.base_url}/model") as page:
-        expect(page.locator("#metrics h2")).to_have_text([re.compile("Test set"), re.compile("Cross-validation")])
-        for subset, metrics in enumerate((test, cv)):
-            numbers, low = page.locator("#metrics dl").nth(subset), metrics["accuracy_ci95"][0]
-            expect(numbers).to_contain_text(f"{100 * metrics['accuracy']:.1f}%95% CI {100 * low:.1f}% to ")
-            expect(numbers).to_contain_text(f"Adaptive ECE{metrics['ece']:.3f}")
-        cells = page.locator("#confusion_matrix td[title]").all_text_contents()
+        for i, (name, metrics) in enumerate({"Test": test, "Cross-validation": cv}.items()):
+            section, (low, high) = page.locator("section").nth(i), metrics["accuracy_ci95"]
+            expect(section.locator("h2")).to_contain_text(f"{name}, split filtered ({metrics['n_tracks']} tracks by ")
+            numbers = section.locator("dl")
+            expect(numbers).to_contain_text(f"{metrics['accuracy']:.1%}95% CI by artist[{low:.1%}, {high:.1%}]")
+            expect(numbers).to_contain_text(f"adaptive ECE{metrics['ece']:.3f}")
+        cells = page.locator(".confusion td[title]").all_text_contents()
         assert [int(cell.replace("·", "0")) for cell in cells] == [n for row in cv["confusion_matrix"] for n in row]
-        expect(page.locator("#reliability_bins tbody tr")).to_have_count(len(cv["reliability_bins"]))
-        expect(page.locator("#genres tbody tr")).to_have_count(10)
-        page.route("**/v1/model", lambda route: route.fulfill(json=card | {"metrics": {}}))
-        page.reload()
-        expect(page.locator("#metrics")).to_contain_text("has no metrics")
+        expect(page.locator(".reliability tbody tr")).to_have_count(len(cv["reliability_bins"]))
+        expect(page.locator(".numbers tbody tr")).to_have_count(10)
+        expect(page.locator("#about-model")).to_contain_text("accuracy 76.9% (test)")
+    assert "has no metrics" in render_model(card, [])
 
 
 @pytest.mark.slow

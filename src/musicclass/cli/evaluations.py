@@ -18,7 +18,8 @@ from musicclass.datasets import Dataset, open_dataset
 from musicclass.datasets.splits import make_split
 from musicclass.errors import escape_control_chars, import_optional
 from musicclass.evaluation.evaluate import compute_metrics, evaluate_tracks, mean_and_std, read_predictions
-from musicclass.evaluation.report import Evaluation, interval_name, overlap_warning, summary_rows
+from musicclass.evaluation.report import Evaluation
+from musicclass.model_page import interval_name, overlap_warning, summary_rows
 from musicclass.progress import progress_bar
 from musicclass.saved_model import (
     METRICS_PREFERENCE,

@@ -23,9 +23,10 @@ import musicclass
 from musicclass import tagger
 from musicclass.errors import ConfigError
 from musicclass.explain import group_edges
+from musicclass.model_page import PageSection, render_model
 from musicclass.page import LAYOUT, render_page
 from musicclass.palette import genre_color
-from musicclass.saved_model import HISTORY, SavedModel, load_model
+from musicclass.saved_model import HISTORY, METRICS_PREFERENCE, SUBSET_NAMES, SavedModel, load_model
 from musicclass.server import problem_details, routes_library, routes_predict
 from musicclass.server.jobs import Jobs
 from musicclass.server.library_table import LibraryTable
@@ -86,7 +87,7 @@ def make_app(settings: ServerSettings) -> FastAPI:
         app.include_router(routes_library.make_router(LibraryTable(settings.library)))
     _add_model(app, model, settings)
     _add_state(app, jobs, model)
-    _add_web_ui(app)
+    _add_web_ui(app, model, settings)
     return app
 
 
@@ -127,20 +128,31 @@ def _add_state(app: FastAPI, jobs: Jobs, model: SavedModel) -> None:
         return Response(jobs.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_web_ui(app: FastAPI) -> None:
+def _add_web_ui(app: FastAPI, model: SavedModel, settings: ServerSettings) -> None:
     """The pages; scripts and styles at /static."""
     for suffix, media_type in MEDIA_TYPES.items():  # some systems' tables are wrong; browsers then run no script
         mimetypes.add_type(media_type, suffix)
-    pages = {path: _render(name) for path, name in PAGES.items()}
+    mains = {name: (STATIC / f"{name}.html").read_text(encoding="utf-8") for name in ("songs", "library")}
+    mains["model"] = _model_page(model, settings)
+    pages = {path: _render(name, mains[name]) for path, name in PAGES.items()}
     for path in pages:
         app.add_route(path, lambda request: HTMLResponse(pages[request.scope["path"]]))
     app.mount("/static", StaticFiles(directory=STATIC, packages=[("musicclass", LAYOUT.name)]))
 
 
-def _render(name: str) -> str:
+def _model_page(model: SavedModel, settings: ServerSettings) -> str:
+    """The model by its card, the least biased metrics first."""
+    card = {name: value for name, value in model.card.items() if name != "versions"}
+    split, metrics = card["data"]["split_name"], card["metrics"]
+    names = {subset: f"{SUBSET_NAMES[subset].capitalize()}, split {split}" for subset in METRICS_PREFERENCE}
+    sections = [PageSection(name, metrics[subset]) for subset, name in names.items() if metrics.get(subset)]
+    return render_model(card, sections, settings.min_confidence)
+
+
+def _render(name: str, main: str) -> str:
     style = '<link rel="stylesheet" href="/static/style.css">'
     head = f'{style}\n<script type="module" src="/static/{name}.js"></script>'
-    return render_page(name, (STATIC / f"{name}.html").read_text(encoding="utf-8"), head, "/", NAV, FOOTER)
+    return render_page(name, main, head, "/", NAV, FOOTER)
 
 
 def serve(settings: ServerSettings, open_browser: bool) -> None:

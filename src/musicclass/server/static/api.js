@@ -22,17 +22,15 @@ document.querySelector(`nav a[href="${location.pathname}"]`)?.setAttribute("aria
 let card = null;
 /** The model's card, fetched once; it also completes the header and the footer. */
 export const loadCard = () => card ??= fetchJson("/v1/model").then(loaded => {
-  const {name, genres, colors, library} = loaded, [subset] = evaluatedSubsets(loaded), metrics = loaded.metrics[subset];
+  const {name, genres, colors, library, metrics} = loaded, subset = Object.keys(SUBSETS).find(each => metrics[each]);
   setColors(colors);
-  const accuracy = metrics ? `, accuracy ${percent(metrics.accuracy, 1)} (${SUBSETS[subset].toLowerCase()})` : "";
+  const accuracy = subset ? `, accuracy ${percent(metrics[subset].accuracy, 1)} (${SUBSETS[subset]})` : "";
   $("about-model").textContent = `Model ${name}: ${count(genres.length, "genre")}${accuracy}.`;
   $("library-link").hidden = !library;
   return loaded;
 });
 
-export const SUBSETS = {test: "Test set", cv: "Cross-validation", valid: "Validation set", train: "Training set"};
-/** The subsets with metrics, the most meaningful first. */
-export const evaluatedSubsets = ({metrics}) => Object.keys(SUBSETS).filter(subset => metrics[subset]?.accuracy);
+const SUBSETS = {test: "test", cv: "cross-validation", valid: "validation"}; // the least biased first
 
 /** The prediction for a file, with `waveform_peaks`. Calls `onProgress(text, share)`. */
 export async function classifyOnServer(file, onProgress, signal) {
