@@ -17,10 +17,14 @@ from musicclass.errors import ConfigError
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).parent / "configs"
+ARCHITECTURES = ("cnn_lstm+lda", "cnn_lstm", "lda", "baseline", "cnn_lstm+lda+tagger", "cnn_lstm+tagger", "lda+tagger")
 
 
-def setting(default: Any, allowed: str | tuple[Any, ...] = (False, True)) -> Any:
-    """A field of a section, whose value (or each of its values) is in the interval, or one of the values, `allowed`."""
+def setting(default: Any, allowed: str | tuple[Any, ...] | None = (False, True)) -> Any:
+    """A field of a section, whose value (or each of its values) is in the interval, or one of the values, `allowed`.
+
+    None: any text.
+    """
     return field(default=default, metadata={"allowed": allowed})
 
 
@@ -38,6 +42,8 @@ class Section:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value, name, allowed = getattr(self, item.name), f"{self.NAME}.{item.name}", item.metadata["allowed"]
+            if allowed is None:
+                continue
             if isinstance(allowed, tuple):
                 _check(value in allowed, f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
             else:
@@ -110,7 +116,7 @@ class ModelConfig(Section):
     """The network. `filters`, `time_pool` and `freq_pool` have one entry for each convolution block."""
 
     NAME: ClassVar[str] = "model"
-    architecture: str = setting("cnn_lstm+lda", ("cnn_lstm+lda", "cnn_lstm", "lda", "baseline"))
+    architecture: str = setting("cnn_lstm+lda", ARCHITECTURES)
     ensemble_size: int = setting(1, "[1, inf)")  # CNN-LSTMs; every second one has the other cepstral_mean_norm
     cepstral_mean_norm: bool = setting(False)  # subtract each MFCC's mean over the window (Furui 1981)
     inverse_dct_bands: int = setting(64, "[0, inf)")  # outputs of a first layer that starts as inverse DCT; 0: none
@@ -125,12 +131,24 @@ class ModelConfig(Section):
     temporal_pooling: str = setting("attention", ("attention", "mean", "last"))  # of the LSTM's outputs
     dropout: float = setting(0.3, "[0, 1)")
     lda_shrinkage: float = setting(0.3, "(0, 1]")  # of the LDA's covariance
+    tagger_c: float = setting(0.01, "(0, inf)")  # inverse L2 penalty of the logistic regression on embeddings
+    tagger_expert: str = setting("", None)  # the source with an expert of its own; "": none
 
     def __post_init__(self) -> None:
         super().__post_init__()
         blocks = len(self.filters) == len(self.time_pool) == len(self.freq_pool) > 0
         _check(blocks, "model.filters, .time_pool and .freq_pool need one entry for each block")
         _check(len(self.stem_kernel) == 2, "model.stem_kernel needs two sizes: frames, bands")
+
+    @property
+    def branches(self) -> list[str]:
+        """The names in `architecture`."""
+        return self.architecture.split("+")
+
+    @property
+    def uses_tagger(self) -> bool:
+        """Whether a branch is a classifier of the tagger's embeddings (tagger.py)."""
+        return "tagger" in self.branches
 
 
 @dataclass(frozen=True)
@@ -166,6 +184,14 @@ class TrainConfig(Section):
     label_smoothing: float = setting(0.0, "[0, 1)")
     calibration_folds: int = setting(0, "[0, 100]")  # by artist; 0: calibrate on the validation tracks
     quantize: bool = setting(False)  # convolutions to int8
+    genres: tuple[str, ...] = setting((), None)  # tracks of other genres aren't used; empty: all genres
+    label_weights: tuple[float, ...] = setting((1.0, 1.0, 1.0), "[0, 1]")  # of labels of high, medium, low confidence
+    genre_balance: float = setting(0.0, "[0, 1]")  # 1: genres are drawn equally often; 0: tracks are
+    calibration_balance: float = setting(0.0, "[0, 1]")  # the same for the weights of tracks in calibration
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(len(self.label_weights) == 3, "training.label_weights needs three weights: high, medium, low")
 
 
 @dataclass(frozen=True)
@@ -202,7 +228,7 @@ def _convert(value: Any, current: Any, name: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(item, 0, name) for item in value)
+        return tuple(_convert(item, current[0] if current else "", name) for item in value)
     wanted = {tuple: "list"}.get(kind, "section" if isinstance(current, Section) else kind.__name__)
     _check(type(value) is kind, f"{name} must be of type {wanted}, not {value!r}")
     return value

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from musicclass.classifier import Classifier
-from musicclass.datasets import Dataset, open_dataset
+from musicclass.datasets import Dataset, join, open_dataset
 from musicclass.datasets.splits import make_split
 from musicclass.errors import escape_control_chars, import_optional
 from musicclass.evaluation.evaluate import compute_metrics, evaluate_tracks, mean_and_std, read_predictions
@@ -31,9 +31,11 @@ from musicclass.saved_model import (
 )
 
 
-def open_data(data: Path, kind: str, artists: Path | None) -> Dataset:
-    """The data set; its warnings go to stderr."""
-    tracks = open_dataset(data, kind, artists)
+def open_data(data: Path | Sequence[Path], kind: str, artists: Path | None) -> Dataset:
+    """The data set, or several as one; its warnings go to stderr."""
+    paths = [data] if isinstance(data, Path) else data
+    opened = [open_dataset(path, kind, artists) for path in paths]
+    tracks = join(opened) if len(opened) > 1 else opened[0]
     for warning in tracks.warnings:
         print(escape_control_chars(f"warning: {warning}"), file=sys.stderr)
     return tracks

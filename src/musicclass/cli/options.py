@@ -36,3 +36,10 @@ DataArgument = Annotated[
         help="GTZAN, a folder with one subfolder per genre, a feature archive, or a CSV of labels.", metavar="DATA"
     ),
 ]
+DataArguments = Annotated[
+    list[Path],
+    typer.Argument(
+        help="GTZAN, a folder with one subfolder per genre, a feature archive, or a CSV of labels; several are joined.",
+        metavar="DATA...",
+    ),
+]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from musicclass.cli.options import ArtistsOption, ConfigOption, DataArgument, KindOption, SetOption, SplitOption
+from musicclass.cli.options import ArtistsOption, ConfigOption, DataArguments, KindOption, SetOption, SplitOption
 from musicclass.errors import import_optional
 
 if TYPE_CHECKING:
+    from musicclass.config import Config
     from musicclass.datasets import Dataset
     from musicclass.datasets.splits import Split
     from musicclass.training.trainer import Monitor, Step
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
 SplitSeedOption = Annotated[int, typer.Option(help="Seed of a random or artist split.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 ByOption = Annotated[
-    Literal["artist", "track"],
-    typer.Option(help="Keep each artist in one fold, or only each track, to measure leakage."),
+    Literal["artist", "track", "source"],
+    typer.Option(
+        help="Keep each artist in one fold, or only each track (to measure leakage); or leave out each source."
+    ),
 ]
 
 
 def train(
-    data: DataArgument,
+    data: DataArguments,
     out: Annotated[Path, typer.Option(help="Folder for the model, its card and its plots.")],
     split: SplitOption = "auto",
     split_seed: SplitSeedOption = 42,
@@ -51,7 +54,7 @@ def train(
     if n_seeds > 1:  # networks of different models have different seeds
         seeds = range(1, 1 + n_seeds * chosen.model.ensemble_size, chosen.model.ensemble_size)
         runs = {out / f"seed-{i}": load_config(config, (*(settings or ()), f"training.seed={i}")) for i in seeds}
-    tracks, parts = _open(data, dataset, artists, split, split_seed)
+    tracks, parts = _open(data, dataset, artists, split, split_seed, chosen)
     with _training(out, out / "tensorboard" if tensorboard else None) as monitor:
         from musicclass.cli.evaluations import show_evaluations, stored_evaluations
         from musicclass.progress import progress_bar
@@ -67,7 +70,7 @@ def train(
 
 
 def cross_validate(
-    data: DataArgument,
+    data: DataArguments,
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and metrics.json.")],
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
     by: ByOption = "artist",
@@ -84,37 +87,39 @@ def cross_validate(
     from musicclass.config import load_config
 
     chosen = load_config(config, tuple(settings or ()))
-    tracks, parts = _open(data, dataset, artists, split, split_seed)
+    tracks, parts = _open(data, dataset, artists, split, split_seed, chosen)
     with _training(out) as monitor:
         from musicclass.progress import progress_bar
         from musicclass.training import cross_validation
 
-        ids, by_artist = (*parts.train, *parts.valid), by == "artist"
+        ids = (*parts.train, *parts.valid)
         options = (resume, monitor, progress_bar, leave_out)
-        result = cross_validation.run(tracks, ids, folds, by_artist, chosen, out, *options)
+        result = cross_validation.run(tracks, ids, folds, by, chosen, out, *options)
     from musicclass.cli.evaluations import evaluation_table
     from musicclass.evaluation.report import Evaluation, summarize_accuracy
 
     name = chosen.model.architecture
     title = f"{name}: cross-validation by {by}, {folds} folds of {tracks.name}"
     evaluation_table(Evaluation(title, "cv", result.metrics[name], result.records), result.genres)
-    for branch, weight in result.branch_weights.items() if len(result.metrics) > 1 else ():
-        evaluation = Evaluation(branch, "cv", result.metrics[branch], [])
-        print(f"{branch} alone: {summarize_accuracy(evaluation)}; weight {weight:.2f}")
+    for source, metrics in result.metrics[name].get("sources", {}).items():
+        print(f"{source}: {summarize_accuracy(Evaluation(source, 'cv', metrics, []))}")
+    for branch, metrics in list(result.metrics.items())[1:]:
+        weight = f"; weight {result.branch_weights[branch]:.2f}" if branch in result.branch_weights else ""
+        print(f"{branch} alone: {summarize_accuracy(Evaluation(branch, 'cv', metrics, []))}{weight}")
     if result.auroc is not None:
         print(f"familiarity, held-out tracks against {leave_out}, which isn't in training: AUROC {result.auroc:.2f}")
     print(f"{out} written", file=sys.stderr)
 
 
 def extract_features(
-    data: DataArgument,
+    data: DataArguments,
     out: Annotated[Path, typer.Option("--out", "-o", help="The archive (.npz) to write.")],
     config: ConfigOption = None,
     settings: SetOption = None,
     dataset: KindOption = "auto",
     artists: ArtistsOption = None,
 ) -> None:
-    """Write the log-mel features of a data set to an archive. `train` and `evaluate` read it instead of the audio."""
+    """Write the features of data sets to an archive. `train` and `evaluate` read it instead of the audio."""
     from musicclass.cli.evaluations import open_data
     from musicclass.config import load_config
     from musicclass.datasets import feature_archive
@@ -122,20 +127,24 @@ def extract_features(
 
     if out.suffix != ".npz":
         raise typer.BadParameter(f"{out}: the archive's name must end in .npz")
-    features = load_config(config, tuple(settings or ())).features
+    chosen = load_config(config, tuple(settings or ()))
     tracks = open_data(data, dataset, artists)
-    written = tracks.iter_features(progress_bar(tracks.tracks, "Features"), features)
-    count = feature_archive.write(out, written, features)
+    bar = progress_bar(tracks.tracks, "Features")
+    written = tracks.iter_features(bar, chosen.features, chosen.model.uses_tagger)
+    count = feature_archive.write(out, written, chosen.features)
     print(f"{out}: {count} of {len(tracks.tracks)} tracks", file=sys.stderr)
     if count < len(tracks.tracks):
         raise typer.Exit(1)
 
 
-def _open(data: Path, kind: str, artists: Path | None, split: str, seed: int) -> tuple[Dataset, Split]:
+def _open(
+    data: list[Path], kind: str, artists: Path | None, split: str, seed: int, config: Config
+) -> tuple[Dataset, Split]:
     from musicclass.cli.evaluations import open_data
+    from musicclass.datasets import keep_genres
     from musicclass.datasets.splits import make_split
 
-    tracks = open_data(data, kind, artists)
+    tracks = keep_genres(open_data(data, kind, artists), config.training.genres)
     parts = make_split(tracks, split, seed)
     counts = ", ".join(f"{len(ids)} {subset}" for subset, ids in parts.subsets().items())
     print(f"{tracks.name}: {len(tracks.genres)} genres; {parts.name} split: {counts}", file=sys.stderr)

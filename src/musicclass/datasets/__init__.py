@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from musicclass.config import FeatureConfig
 from musicclass.errors import AudioError, DatasetError
-from musicclass.features import Array
+from musicclass.features import TrackFeatures
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Track:
     artist: str = ""  # "": not known
     audio_hash: str = ""  # equal for exact replicas; "": not known
     path: Path | None = None  # None: features only
+    source: str = ""  # the collection that it is from; "": not known
+    confidence: str = ""  # of its genre: high, medium or low; "": not known, as high
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Dataset:
 
     name: str
     tracks: tuple[Track, ...]
-    log_mel: Callable[[Track, FeatureConfig], Array] = field(repr=False)  # dB, (n_frames, n_mels_kept)
+    features: Callable[[Track, FeatureConfig, bool], TrackFeatures] = field(repr=False)  # bool: with the tagger's
     warnings: tuple[str, ...] = ()  # such as missing or corrupt tracks
 
     @property
@@ -37,11 +40,13 @@ class Dataset:
         """The genres of its tracks, sorted."""
         return tuple(sorted({track.genre for track in self.tracks}))
 
-    def iter_features(self, tracks: Iterable[Track], config: FeatureConfig) -> Iterator[tuple[Track, Array]]:
-        """Tracks with their log-mel frames; a track that can't be used is skipped, with a warning."""
+    def iter_features(
+        self, tracks: Iterable[Track], config: FeatureConfig, with_tagger: bool = False
+    ) -> Iterator[tuple[Track, TrackFeatures]]:
+        """Tracks with their features; a track that can't be used is skipped, with a warning."""
         for track in tracks:
             try:
-                yield track, self.log_mel(track, config)
+                yield track, self.features(track, config, with_tagger)
             except AudioError as error:
                 warnings.warn(f"{track.id} is skipped: {error}", stacklevel=2)
 
@@ -69,3 +74,36 @@ def open_dataset(path: Path, kind: str = "auto", artists: Path | None = None) ->
     if artists is not None:
         raise DatasetError("--artists is for folders and labels; archives and GTZAN include their artists")
     return feature_archive.read(path) if kind == "archive" else gtzan.read(path)
+
+
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one. A track's source is its data set, unless it has one already.
+
+    Where ids occur in more than one data set, they get its name as a prefix. Tracks of one artist belong together in
+    all of them, in lower or upper case.
+    """
+    count = Counter(track.id for dataset in datasets for track in dataset.tracks)
+    origin: dict[str, tuple[Dataset, Track]] = {}
+    tracks = []
+    for dataset in datasets:
+        for track in dataset.tracks:
+            name = f"{dataset.name}/{track.id}" if count[track.id] > 1 else track.id
+            origin[name] = dataset, track
+            tracks.append(replace(track, id=name, artist=track.artist.lower(), source=track.source or dataset.name))
+
+    def features(track: Track, config: FeatureConfig, with_tagger: bool) -> TrackFeatures:
+        dataset, original = origin[track.id]
+        return dataset.features(original, config, with_tagger)
+
+    if len(origin) < len(tracks):
+        raise DatasetError("two data sets have the same name and tracks; rename one of them")
+    warnings = tuple(warning for dataset in datasets for warning in dataset.warnings)
+    return Dataset("+".join(dataset.name for dataset in datasets), tuple(tracks), features, warnings)
+
+
+def keep_genres(dataset: Dataset, genres: Sequence[str]) -> Dataset:
+    """The data set without the tracks of other genres. Raises DatasetError where a genre has no track."""
+    missing = sorted(set(genres) - set(dataset.genres))
+    if missing:
+        raise DatasetError(f"{dataset.name} has no tracks of {', '.join(missing)}; change training.genres")
+    return replace(dataset, tracks=tuple(t for t in dataset.tracks if t.genre in genres)) if genres else dataset

@@ -1,4 +1,4 @@
-"""Log-mel features of audio files, computed once for the same bytes and settings."""
+"""Features of audio files, computed once for the same bytes and settings."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from musicclass import audio
+from musicclass import audio, tagger
 from musicclass.config import FeatureConfig
 from musicclass.datasets import Track
 from musicclass.errors import DecodeError
-from musicclass.features import Array, log_mel_with_duration
+from musicclass.features import TrackFeatures, track_features
 from musicclass.files import file_hash, write_atomically
 
-VERSION = 1  # increased when the same settings give other features
+VERSION = 2  # increased when the same settings give other features
 
 
 def cache_folder() -> Path:
@@ -27,32 +29,36 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(shared) / "musicclass"
 
 
-def cached_log_mel(track: Track, config: FeatureConfig) -> Array:
-    """The log-mel frames of the track's file, in dB (n_frames, n_mels_kept).
+def cached_features(track: Track, config: FeatureConfig, with_tagger: bool) -> TrackFeatures:
+    """The features of the track's file.
 
     Raises AudioError when the file can't be used.
     """
     assert track.path is not None
-    settings = json.dumps(config.log_mel_settings(), sort_keys=True)
+    with_tagger = with_tagger and tagger.available()
+    settings = json.dumps([config.log_mel_settings(), with_tagger], sort_keys=True)
     try:
         content = file_hash(track.path)
     except OSError as error:
         raise DecodeError(f"{track.path}: can't be read ({error}); check its permissions and the disk") from None
     key = hashlib.sha256(f"{VERSION} {content} {settings}".encode()).hexdigest()
-    stored = cache_folder() / "features" / key[:2] / f"{key}.npy"
+    stored = cache_folder() / "features" / key[:2] / f"{key}.npz"
     try:
-        cached: Array = np.load(stored, allow_pickle=False)
-        return cached
-    except (OSError, ValueError, EOFError):
-        frames, _ = log_mel_with_duration(audio.stream(track.path, config.sample_rate), config)
+        with np.load(stored, allow_pickle=False) as file:
+            patches = tagger.TrackEmbeddings(file["embeddings"], file["times"]) if "embeddings" in file else None
+            return TrackFeatures(file["log_mel"], float(file["duration"]), patches)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        features = track_features(audio.stream(track.path, config.sample_rate), config, with_tagger)
+    patches = features.patches
+    arrays: dict[str, Any] = {"embeddings": patches.embeddings, "times": patches.times} if patches else {}
     try:
         with write_atomically(stored) as file:
-            np.save(file, frames)
+            np.savez(file, log_mel=features.log_mel, duration=features.duration, **arrays)
     except OSError as error:
         reason = error.strerror or error
         message = f"{cache_folder()}: features can't be cached ({reason}); set MUSICCLASS_CACHE to another folder"
         warnings.warn(message, stacklevel=2)
-    return frames
+    return features
 
 
 def audio_hash(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from musicclass.audio_files import AUDIO_SUFFIXES
 from musicclass.datasets import Dataset, Track
-from musicclass.datasets.cache import audio_hash, cached_log_mel
+from musicclass.datasets.cache import audio_hash, cached_features
 from musicclass.datasets.label_csv import check_genres, read_artists
 from musicclass.errors import DatasetError
 
@@ -27,4 +27,4 @@ def read(root: Path, artists: Path | None = None) -> Dataset:
     tracks = tuple(
         Track(name, name.split("/")[0], known.get(name, ""), audio_hash(path), path) for name, path in paths.items()
     )
-    return check_genres(Dataset(root.resolve().name, tracks, cached_log_mel, warnings), root)
+    return check_genres(Dataset(root.resolve().name, tracks, cached_features, warnings), root)

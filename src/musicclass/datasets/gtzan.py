@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from musicclass.audio_files import AUDIO_SUFFIXES
 from musicclass.datasets import Dataset, Track
-from musicclass.datasets.cache import cached_log_mel
+from musicclass.datasets.cache import cached_features
 from musicclass.errors import DatasetError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -73,4 +73,6 @@ def read(root: Path) -> Dataset:
     missing = [track for track in index() if track not in paths and track != CORRUPT_WAV]
     if missing:
         warnings.append(f"{len(missing)} of GTZAN's 1,000 tracks are missing, the first of them {missing[0]}")
-    return Dataset("gtzan", tuple(make_track(*item) for item in sorted(paths.items())), cached_log_mel, tuple(warnings))
+    return Dataset(
+        "gtzan", tuple(make_track(*item) for item in sorted(paths.items())), cached_features, tuple(warnings)
+    )

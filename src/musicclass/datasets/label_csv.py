@@ -1,7 +1,7 @@
 """CSV files about tracks: labels (a data set), artists and splits.
 
 A labels CSV has the columns `track` (a path, absolute or relative to the CSV's folder), `genre` and, optionally,
-`artist`. The audio files may be anywhere.
+`artist`, `source` (the collection) and `confidence` (high, medium or low: of the genre). The audio files may be anywhere.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from pathlib import Path
 
 from musicclass.audio_files import unescape_path
 from musicclass.datasets import Dataset, Track
-from musicclass.datasets.cache import audio_hash, cached_log_mel
+from musicclass.datasets.cache import audio_hash, cached_features
 from musicclass.errors import DatasetError
+
+
+CONFIDENCES = ("high", "medium", "low")
 
 
 def read(path: Path, artists: Path | None = None) -> Dataset:
@@ -25,8 +28,15 @@ def read(path: Path, artists: Path | None = None) -> Dataset:
     genres = {name: genre for name, genre in sorted(read_column(path, "genre").items()) if genre}
     known, warnings = read_artists(artists, genres) if artists else (read_column(path, "artist", optional=True), ())
     paths = {name: path.parent / unescape_path(name) for name in genres}
-    tracks = (Track(name, genres[name], known.get(name, ""), audio_hash(file), file) for name, file in paths.items())
-    return check_genres(Dataset(path.stem, tuple(tracks), cached_log_mel, warnings), path)
+    sources, grades = (read_column(path, column, optional=True) for column in ("source", "confidence"))
+    if invalid := sorted(set(grades.values()) - {*CONFIDENCES, ""}):
+        raise DatasetError(f"{path}: unknown confidence {invalid[0]!r}; use {', '.join(CONFIDENCES)}")
+    tracks = (
+        Track(*item, audio_hash(file), file, sources.get(name, ""), grades.get(name, ""))
+        for name, file in paths.items()
+        for item in [(name, genres[name], known.get(name, ""))]
+    )
+    return check_genres(Dataset(path.stem, tuple(tracks), cached_features, warnings), path)
 
 
 def check_genres(dataset: Dataset, path: Path) -> Dataset:

@@ -38,10 +38,11 @@ class Split:
 def make_split(dataset: Dataset, how: str = "auto", seed: int = 42) -> Split:
     """Split by `how`:
 
-    auto      filtered for GTZAN, artist where artists are known, else random
+    auto      filtered with GTZAN, artist where artists are known, else random
     random    70/15/15 in each genre; exact replicas stay together, artists don't
     artist    the same, and all tracks of an artist stay together; tracks of unknown artists are used in training only
-    filtered  GTZAN without its faults, by artist (Kereliuk, Sturm, Larsen 2015)
+    filtered  GTZAN without its faults, by artist (Kereliuk, Sturm, Larsen 2015); tracks of other data sets are
+              where GTZAN has their artist, else in training, but none is in the test set
     FILE.csv  columns track, split (train, valid, test; excluded or empty: not used) and, optionally, artist
 
     Raises DatasetError when it can't be done, LeakError when a split from a file leaks.
@@ -68,7 +69,7 @@ def make_split(dataset: Dataset, how: str = "auto", seed: int = 42) -> Split:
 
 
 def _default_split(dataset: Dataset) -> str:
-    if all(track.id in gtzan.index() for track in dataset.tracks):
+    if any(track.id in gtzan.index() for track in dataset.tracks):
         return "filtered"
     return "artist" if any(track.artist for track in dataset.tracks) else "random"
 
@@ -107,10 +108,19 @@ def _by_artist(tracks: Sequence[Track], seed: int) -> dict[str, str]:
 
 
 def _filtered(tracks: Sequence[Track], seed: int) -> dict[str, str]:
-    others = [track.id for track in tracks if track.id not in gtzan.index()]
-    if others:
-        raise DatasetError(f"split filtered is for GTZAN, which has no track {others[0]}; use --split auto")
-    return {track.id: gtzan.index()[track.id].filtered_split for track in tracks}
+    index = gtzan.index()
+    if not any(track.id in index for track in tracks):
+        raise DatasetError(f"split filtered is for GTZAN, which has no track {tracks[0].id}; use --split auto")
+    of_artist = {
+        entry.artist.lower(): entry.filtered_split for entry in index.values() if entry.filtered_split in SUBSETS
+    }
+    of_artist = {**of_artist, "": "train"}
+    subset_of = {}
+    for track in tracks:
+        subset = of_artist.get(track.artist.lower(), "train")
+        other = "excluded" if subset == "test" else subset  # the test set is GTZAN's alone
+        subset_of[track.id] = index[track.id].filtered_split if track.id in index else other
+    return subset_of
 
 
 METHODS = {"random": _random, "artist": _by_artist, "filtered": _filtered}

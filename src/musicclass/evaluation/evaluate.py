@@ -15,7 +15,6 @@ import numpy as np
 from musicclass.classifier import Classifier
 from musicclass.datasets import Dataset
 from musicclass.errors import AudioError, DatasetError
-from musicclass.features import TrackFeatures
 from musicclass.files import write_text
 from musicclass.prediction import UNKNOWN
 from musicclass.progress import ProgressFn, no_progress
@@ -56,11 +55,10 @@ def evaluate_tracks(
         raise DatasetError(f"{dataset.name} has genres that {classifier.model.name} doesn't have: {', '.join(unknown)}")
     wanted, records = set(ids), []
     tracks = [track for track in dataset.tracks if track.id in wanted]
-    features = classifier.model.features
-    for track, frames in dataset.iter_features(progress(tracks, "Tracks"), features):
+    model = classifier.model
+    for track, features in dataset.iter_features(progress(tracks, "Tracks"), model.features, model.uses_tagger):
         try:
-            duration = len(frames) / features.frames_per_second
-            prediction = classifier.predict_features(TrackFeatures(frames, duration), track.id)
+            prediction = classifier.predict_features(features, track.id)
         except AudioError as error:
             warnings.warn(f"{track.id} is skipped: {error}", stacklevel=2)
             continue

@@ -8,36 +8,40 @@ from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
+from musicclass import tagger
 from musicclass.config import Config, FeatureConfig
 from musicclass.datasets import Dataset, Track
 from musicclass.errors import DatasetError
-from musicclass.features import Array, mfcc
+from musicclass.features import Array, TrackFeatures, mfcc
 from musicclass.progress import ProgressFn, no_progress
 from musicclass.training import augment
 from musicclass.training.ood import Floats, Ints
-from musicclass.windows import mfcc_windows
+from musicclass.windows import mfcc_windows, windows_of_track
 
 SHIFTED_WINDOWS_PER_TRACK = 15  # for LDA
+NO_EMBEDDING = np.zeros(tagger.EMBEDDING_SIZE, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledTracks:
-    """Tracks with their log-mel frames in dB."""
+    """Tracks with their features."""
 
     genres: tuple[str, ...]
     tracks: tuple[Track, ...]
-    frames: dict[str, Array]  # by track id: (n_frames, n_mels_kept)
+    features: dict[str, TrackFeatures]  # by track id
 
     @classmethod
     def load(
-        cls, dataset: Dataset, ids: Iterable[str], features: FeatureConfig, progress: ProgressFn = no_progress
+        cls, dataset: Dataset, ids: Iterable[str], config: Config, progress: ProgressFn = no_progress
     ) -> LabelledTracks:
         """The tracks of a data set with these ids. Each file that can't be used is skipped with a warning."""
         wanted = set(ids)
         tracks = [track for track in dataset.tracks if track.id in wanted]
-        frames = {track.id: x for track, x in dataset.iter_features(progress(tracks, "Features"), features)}
-        return cls(dataset.genres, tuple(track for track in tracks if track.id in frames), frames)
+        bar = progress(tracks, "Features")
+        features = {track.id: x for track, x in dataset.iter_features(bar, config.features, config.model.uses_tagger)}
+        return cls(dataset.genres, tuple(track for track in tracks if track.id in features), features)
 
     def subset(self, ids: Iterable[str], purpose: str) -> LabelledTracks:
         """Those with these ids. Raises DatasetError when none of them can be used."""
@@ -46,6 +50,10 @@ class LabelledTracks:
         if not tracks:
             raise DatasetError(f"no usable track for {purpose}; check the data set and its split")
         return replace(self, tracks=tracks)
+
+    def subset_of(self, chosen: npt.NDArray[np.bool_]) -> LabelledTracks:
+        """Those of `chosen` (n_tracks,)."""
+        return replace(self, tracks=tuple(track for track, use in zip(self.tracks, chosen, strict=True) if use))
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -62,7 +70,25 @@ class LabelledTracks:
     @property
     def log_mel(self) -> list[Array]:
         """The frames, in the order of the tracks."""
-        return [self.frames[track.id] for track in self.tracks]
+        return [self.features[track.id].log_mel for track in self.tracks]
+
+    @property
+    def embeddings(self) -> Array:
+        """The mean embedding of each track's patches (n_tracks, EMBEDDING_SIZE); zeros where there are none."""
+        means = [patches.embeddings.mean(axis=0) if patches else NO_EMBEDDING for patches in self._patches]
+        return np.stack(means).astype(np.float32)
+
+    @property
+    def _patches(self) -> list[tagger.TrackEmbeddings | None]:
+        return [self.features[track.id].patches for track in self.tracks]
+
+    def weights(self, label_weights: Sequence[float], balance: float) -> Floats:
+        """Weights (n_tracks,) with the mean 1: by the confidence of labels, and `balance` of the way to equal genres."""
+        grades = dict(zip(("high", "medium", "low"), label_weights, strict=True))
+        weights = np.array([grades[track.confidence or "high"] for track in self.tracks], np.float64)
+        totals = np.bincount(self.labels, weights, len(self.genres))
+        weights /= np.maximum(totals, 1e-9)[self.labels] ** balance
+        return np.asarray(weights / weights.mean())
 
 
 class WindowBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
@@ -74,6 +100,9 @@ class WindowBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     def __init__(self, tracks: LabelledTracks, config: Config):
         super().__init__()
         self.frames, self.config, self.epoch = tracks.log_mel, config, 0
+        settings = config.training
+        weights = tracks.weights(settings.label_weights, settings.genre_balance)
+        self.shares = None if np.ptp(weights) == 0 else weights / weights.sum()
         self.targets = np.eye(len(tracks.genres), dtype=np.float32)[tracks.labels]
 
     def __len__(self) -> int:
@@ -83,7 +112,11 @@ class WindowBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         """The tracks (batch,) of a batch, and the generator for its augmentation."""
         settings = self.config.training
         order = np.random.default_rng([settings.seed, self.epoch])
-        tracks = np.concatenate([order.permutation(len(self.frames)) for _ in range(settings.crops_per_track)])
+        n_tracks = len(self.frames)
+        if self.shares is None:
+            tracks = np.concatenate([order.permutation(n_tracks) for _ in range(settings.crops_per_track)])
+        else:
+            tracks = order.choice(n_tracks, n_tracks * settings.crops_per_track, p=self.shares)
         chosen = tracks[index * settings.batch_size :][: settings.batch_size]
         return chosen, np.random.default_rng([settings.seed, self.epoch, index])
 
@@ -119,13 +152,17 @@ class ContrastiveBatches(WindowBatches):
 class WindowedTracks:
     """The MFCC windows of whole tracks, as at prediction time, without the silent ones."""
 
-    def __init__(self, windows: Iterable[Array]):
-        self.windows = [_drop_silent(item) for item in windows]  # (n_windows, n_frames, n_mfcc) for each track
+    def __init__(self, windows: Iterable[Array], embeddings: Sequence[Array] = ()):
+        windows = list(windows)
+        kept = [_sounding(item) for item in windows]
+        self.windows = [item[k] for item, k in zip(windows, kept, strict=True)]  # (n_windows, n_frames, n_mfcc) each
+        self.embeddings = [item[k] for item, k in zip(embeddings, kept, strict=False)]  # (n_windows, EMBEDDING_SIZE)
 
     @classmethod
     def of(cls, tracks: LabelledTracks, features: FeatureConfig) -> WindowedTracks:
-        """All windows of each track."""
-        return cls(mfcc_windows(frames, features) for frames in tracks.log_mel)
+        """All windows of each track, with their embeddings."""
+        windowed = [windows_of_track(tracks.features[track.id], features) for track in tracks.tracks]
+        return cls((mfcc(item.windows, features.n_mfcc) for item in windowed), [item.embeddings for item in windowed])
 
     @classmethod
     def shifted(cls, tracks: LabelledTracks, config: Config) -> WindowedTracks:
@@ -165,7 +202,7 @@ def mean_logits(by_window: Sequence[Array]) -> Floats:
     return np.stack([logits.astype(np.float64).mean(axis=0) for logits in by_window])
 
 
-def _drop_silent(windows: Array) -> Array:
-    """The windows that aren't silent; one of them where all are."""
-    sounding = windows.any(axis=(1, 2))
-    return windows[sounding] if sounding.any() else windows[:1]
+def _sounding(windows: Array) -> npt.NDArray[np.bool_]:
+    """Which of the windows (n_windows,) aren't silent; the first one where all are."""
+    sounding = np.asarray(windows.any(axis=(1, 2)), np.bool_)
+    return sounding if sounding.any() else np.arange(len(windows)) == 0

@@ -40,35 +40,58 @@ class Calibrator:
     feature_ood: FeatureOodScorer
     logit_ood: LogitOodScorer | None  # None: only the feature distance determines familiarity
 
+    embedding_ood: LogitOodScorer | None = None  # None: without the tagger
+
     @classmethod
     def fit(
-        cls, feature_ood: FeatureOodScorer, distances: list[Floats], logits: list[Array], labels: Ints, folds: Ints
+        cls,
+        feature_ood: FeatureOodScorer,
+        distances: list[Floats],
+        logits: list[Array],
+        labels: Ints,
+        folds: Ints,
+        weights: Floats | None = None,
+        embedding_ood: LogitOodScorer | None = None,
+        embedding_scores: Floats | None = None,
     ) -> Calibrator:
         """From feature distances (n_windows,), logits (n_windows, n_genres) and label of each held-out track.
 
-        `folds` (n_tracks,): tracks of one artist are in one fold, for the threshold of the OOD score.
+        `folds` (n_tracks,): tracks of one artist are in one fold, for the threshold of the OOD score. `weights` are
+        those of the tracks in the log loss. `embedding_scores` (n_tracks,) are by scorers of their own fold.
         """
         means = np.stack([x.astype(np.float64).mean(axis=0) for x in logits])
         distance = np.array([x.mean() for x in distances])
-        scorer = fit_logit_scorer(means, distance, labels, folds)
-        return cls(*fit_bias_corrected_temperature(means, labels), feature_ood, scorer)
+        if embedding_scores is None:
+            embedding_scores = np.zeros(len(labels))
+        scorer = fit_logit_scorer(means, distance, embedding_scores, labels, folds)
+        return cls(*fit_bias_corrected_temperature(means, labels, weights), feature_ood, scorer, embedding_ood)
 
-    def score(self, logits: Array, distance: Floats) -> TrackScores:
-        """The scores of a track by its windows' logits (n_windows, n_genres) and feature distances (n_windows,)."""
+    def score(self, logits: Array, distance: Floats, embeddings: Array | None = None) -> TrackScores:
+        """The scores of a track by its windows' logits (n_windows, n_genres) and feature distances (n_windows,).
+
+        `embeddings` (n_windows, 200) are needed with an `embedding_ood`.
+        """
         by_window = np.asarray(logits, np.float64)
         mean = by_window.mean(axis=0, keepdims=True)
+        mean_score, scores = np.zeros(1), np.zeros(len(by_window))
+        if self.embedding_ood and embeddings is not None:
+            vectors = embeddings.astype(np.float64)
+            mean_score = self.embedding_ood.relative_distance(vectors.mean(axis=0, keepdims=True))
+            scores = self.embedding_ood.relative_distance(vectors)
         return TrackScores(
             self._probabilities(mean)[0],
-            float(self._familiarity(mean, distance.mean(keepdims=True))[0]),
+            float(self._familiarity(mean, distance.mean(keepdims=True), mean_score)[0]),
             self._probabilities(by_window),
-            self._familiarity(by_window, distance).astype(np.float32),
+            self._familiarity(by_window, distance, scores).astype(np.float32),
         )
 
     def _probabilities(self, logits: Floats) -> Array:
         return softmax(logits / self.temperature + self.biases, axis=-1).astype(np.float32)
 
-    def _familiarity(self, logits: Floats, distance: Floats) -> Floats:
-        return self.logit_ood.familiarity(logits, distance) if self.logit_ood else distance_to_familiarity(distance)
+    def _familiarity(self, logits: Floats, distance: Floats, embedding_score: Floats) -> Floats:
+        if self.logit_ood is None:
+            return distance_to_familiarity(distance)
+        return self.logit_ood.familiarity(logits, distance, embedding_score)
 
 
 def artist_folds(tracks: Sequence[Track], n_folds: int = N_INNER_FOLDS) -> Ints:
@@ -98,21 +121,21 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     return float(np.exp(fitted.x))
 
 
-def fit_bias_corrected_temperature(logits: Floats, labels: Ints) -> tuple[float, Floats]:
+def fit_bias_corrected_temperature(logits: Floats, labels: Ints, weights: Floats | None = None) -> tuple[float, Floats]:
     """Temperature and biases (n_genres,) with the lowest log loss of tracks' mean logits (n_tracks, n_genres).
 
     Bias-corrected temperature scaling (Alexandari et al. 2020); large biases are penalized, so few tracks move none.
     """
 
     def loss(x: Floats) -> float:
-        return _penalized_loss(logits / np.exp(x[0]), x[1:], labels)
+        return _penalized_loss(logits / np.exp(x[0]), x[1:], labels, weights)
 
     n = 1 + logits.shape[1]
     x = scipy.optimize.minimize(loss, np.zeros(n), method="L-BFGS-B", bounds=[(-LOG_RANGE, LOG_RANGE)] * n).x
     return float(np.exp(x[0])), x[1:]
 
 
-def fit_branch_weights(branches: Sequence[Floats], labels: Ints) -> Floats:
+def fit_branch_weights(branches: Sequence[Floats], labels: Ints, sample_weights: Floats | None = None) -> Floats:
     """Weights (n_branches,), at least 0 and with the sum 1, of the branches' mean logits (n_tracks, n_genres).
 
     Together with a temperature and biases, they have the lowest log loss.
@@ -123,7 +146,7 @@ def fit_branch_weights(branches: Sequence[Floats], labels: Ints) -> Floats:
     stacked = np.stack(branches)
 
     def loss(x: Floats) -> float:
-        return _penalized_loss(np.tensordot(x[:n], stacked, axes=1), x[n:], labels)
+        return _penalized_loss(np.tensordot(x[:n], stacked, axes=1), x[n:], labels, sample_weights)
 
     start = np.concatenate([np.full(n, 1 / n), np.zeros(stacked.shape[2])])
     bounds = [(0.0, float(np.exp(LOG_RANGE)))] * n + [(-LOG_RANGE, LOG_RANGE)] * stacked.shape[2]
@@ -131,10 +154,10 @@ def fit_branch_weights(branches: Sequence[Floats], labels: Ints) -> Floats:
     return weights / weights.sum() if weights.sum() > 1e-6 else np.full(n, 1 / n)
 
 
-def _penalized_loss(logits: Floats, biases: Floats, labels: Ints) -> float:
-    return log_loss(logits + biases, labels) + BIAS_PENALTY * float((biases**2).sum()) / len(labels)
+def _penalized_loss(logits: Floats, biases: Floats, labels: Ints, weights: Floats | None) -> float:
+    return log_loss(logits + biases, labels, weights) + BIAS_PENALTY * float((biases**2).sum()) / len(labels)
 
 
-def log_loss(logits: Floats, labels: Ints) -> float:
-    """Mean negative log-likelihood of the labels (n_tracks,) by logits (n_tracks, n_genres)."""
-    return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+def log_loss(logits: Floats, labels: Ints, weights: Floats | None = None) -> float:
+    """Mean negative log-likelihood of the labels (n_tracks,) by logits (n_tracks, n_genres); `weights` (n_tracks,)."""
+    return -float(np.average(log_softmax(logits, axis=1)[np.arange(len(labels)), labels], weights=weights))

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from musicclass.classifier import TrackScores
 from musicclass.config import Config, to_dict
 from musicclass.datasets import Dataset, Track
 from musicclass.datasets.splits import Split, artist_kfold
@@ -23,10 +25,12 @@ from musicclass.progress import ProgressFn, no_progress
 from musicclass.saved_model import PREDICTIONS
 from musicclass.training.batches import LabelledTracks, WindowedTracks, mean_logits
 from musicclass.training.calibration import Calibrator, artist_folds, fit_branch_weights
-from musicclass.training.ood import FeatureOodScorer, Floats, Ints
+from musicclass.training.ood import FeatureOodScorer, Floats, Ints, LogitOodScorer, fit_embedding_scorer
+from musicclass.training.tagger_head import TaggerHead, fit_tagger_head
 from musicclass.training.trainer import Monitor, Trained, train_networks
 
 METRICS = "metrics.json"
+TAGGER, FIRST_BRANCH = "tagger", "first branch"
 WORK = "work"  # folder with the state of training
 
 
@@ -38,8 +42,58 @@ class HeldOut:
     labels: Ints  # (n_tracks,)
     logits: dict[str, list[Array]]  # branch -> (n_windows, n_genres) for each track
     distances: list[Floats]  # (n_windows,) for each track, by `ood`
-    ood: FeatureOodScorer  # fitted to the networks' training tracks
+    embeddings: list[Array]  # (n_windows, 200) for each track; zeros where it has none
+    ood: FeatureOodScorer  # fitted to the networks' training tracks, as is:
+    embedding_ood: LogitOodScorer | None = None
     excluded: HeldOut | None = None  # tracks of a genre that is in no fold
+
+    @property
+    def with_embedding(self) -> npt.NDArray[np.bool_]:
+        """Which tracks (n_tracks,) have embeddings."""
+        return np.array([x.any() for x in self.embeddings], np.bool_)
+
+    @property
+    def embedding_scores(self) -> Floats:
+        """The OOD score of each track's mean embedding (n_tracks,)."""
+        if self.embedding_ood is None:
+            return np.zeros(len(self.tracks))
+        return self.embedding_ood.relative_distance(
+            np.stack([x.mean(axis=0, dtype=np.float64) for x in self.embeddings])
+        )
+
+    def subset_of(self, chosen: npt.NDArray[np.bool_]) -> HeldOut:
+        """Those tracks of `chosen` (n_tracks,)."""
+        rows = np.flatnonzero(chosen).tolist()
+        return replace(
+            self,
+            tracks=tuple(self.tracks[i] for i in rows),
+            labels=self.labels[rows],
+            logits={branch: [values[i] for i in rows] for branch, values in self.logits.items()},
+            distances=[self.distances[i] for i in rows],
+            embeddings=[self.embeddings[i] for i in rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How the branches' logits become probabilities and familiarity."""
+
+    weights: dict[str, float]  # of the branches; their sum is 1
+    calibrator: Calibrator
+    first_branch: Calibrator | None = None  # for the sum without the tagger, where a track has no embeddings
+
+    def score(self, heldout: HeldOut, i: int, scale: float, tagger: bool = True) -> TrackScores:
+        """The scores of track i, whose feature distances are multiplied by `scale`."""
+        with_tagger = tagger and TAGGER in self.weights and bool(heldout.embeddings[i].any())
+        calibrator = self.first_branch if self.first_branch and not with_tagger else self.calibrator
+        logits = combine_branches(
+            {b: heldout.logits[b][i : i + 1] for b in _branches(self.weights, with_tagger)}, self.weights
+        )
+        return calibrator.score(logits[0], heldout.distances[i] * scale, heldout.embeddings[i] if with_tagger else None)
+
+
+def _branches(weights: Mapping[str, float], with_tagger: bool) -> list[str]:
+    return [branch for branch in weights if with_tagger or branch != TAGGER]
 
 
 def cross_validate(
@@ -56,9 +110,10 @@ def cross_validate(
         training, heldout = tracks.subset(fold.train, "training"), tracks.subset(fold.valid, "evaluation")
         here = monitor._replace(prefix=f"fold {i} of {len(folds)}: ")
         networks = train_networks(config, training, heldout, work / f"fold-{i}", here)
-        result = predict_heldout(networks, training, heldout, config)
+        head = fit_tagger_head(training, config) if config.model.uses_tagger else None
+        result = predict_heldout(networks, head, training, heldout, config)
         if excluded:
-            other = predict_heldout(networks, training, excluded, config, result.ood)
+            other = predict_heldout(networks, head, training, excluded, config, result.ood)
             result = replace(result, excluded=other)
         results.append(result)
     return results
@@ -66,6 +121,7 @@ def cross_validate(
 
 def predict_heldout(
     networks: Mapping[str, Sequence[Trained]],
+    head: TaggerHead | None,
     training: LabelledTracks,
     heldout: LabelledTracks,
     config: Config,
@@ -80,21 +136,74 @@ def predict_heldout(
         outputs = [windows.predict(each.network.predict_on_batch) for each in members]
         logits[branch] = [np.mean(rows, axis=0) for rows in zip(*outputs, strict=True)]
     distances = [ood.distance(each) for each in windows.windows]
-    return HeldOut(heldout.tracks, heldout.labels, logits, distances, ood)
+    embedding_ood = None
+    if head is not None:
+        logits[TAGGER] = [head.logits(each) for each in windows.embeddings]
+        embedding_ood = embedding_scorer(training)
+    return HeldOut(heldout.tracks, heldout.labels, logits, distances, windows.embeddings, ood, embedding_ood)
 
 
-def calibrate(heldout: Sequence[HeldOut], ood: FeatureOodScorer) -> tuple[dict[str, float], Calibrator]:
-    """Branch weights, with the sum 1, and the calibrator, fitted to held-out tracks of one or more folds."""
+def embedding_scorer(training: LabelledTracks) -> LogitOodScorer | None:
+    """Fitted to the training tracks that have embeddings."""
+    embeddings = training.embeddings
+    known = embeddings.any(axis=1)
+    return fit_embedding_scorer(embeddings[known], training.labels[known], len(training.genres))
+
+
+def calibrate(
+    heldout: Sequence[HeldOut], config: Config, ood: FeatureOodScorer, embedding_ood: LogitOodScorer | None = None
+) -> Calibration:
+    """Branch weights and calibrators, fitted to held-out tracks of one or more folds.
+
+    Labels of low confidence don't count. With the tagger, the tracks that have embeddings determine the weights.
+    """
+    heldout = [fold.subset_of(np.array([track.confidence != "low" for track in fold.tracks])) for fold in heldout]
+    if TAGGER not in heldout[0].logits:
+        weights = _fit_weights(heldout, config)
+        return Calibration(weights, _fit_calibrator(heldout, weights, config, ood))
+    complete = [fold.subset_of(fold.with_embedding) for fold in heldout]
+    complete = [fold for fold in complete if fold.tracks]
+    weights = _fit_weights(complete or heldout, config)
+    calibrator = _fit_calibrator(complete or heldout, weights, config, ood, embedding_ood)
+    first = {branch: weights[branch] for branch in _branches(weights, False)}
+    return Calibration(weights, calibrator, _fit_calibrator(heldout, first, config, ood) if first else None)
+
+
+def _fit_weights(heldout: Sequence[HeldOut], config: Config) -> dict[str, float]:
+    """Branch -> weight; the sum is 1."""
+    labels = np.concatenate([fold.labels for fold in heldout])
+    logits = {branch: [x for fold in heldout for x in fold.logits[branch]] for branch in heldout[0].logits}
+    sample_weights = _sample_weights(labels, config)
+    fitted = fit_branch_weights([mean_logits(x) for x in logits.values()], labels, sample_weights)
+    return dict(zip(logits, fitted.tolist(), strict=True))
+
+
+def _fit_calibrator(
+    heldout: Sequence[HeldOut],
+    weights: Mapping[str, float],
+    config: Config,
+    ood: FeatureOodScorer,
+    embedding_ood: LogitOodScorer | None = None,
+) -> Calibrator:
+    """The calibrator of the weighted sum of the branches in `weights`."""
     labels = np.concatenate([fold.labels for fold in heldout])
     if len(heldout) == 1:
         folds = artist_folds(heldout[0].tracks)
     else:
         folds = np.repeat(np.arange(len(heldout)), [len(fold.tracks) for fold in heldout])
-    logits = {branch: [x for fold in heldout for x in fold.logits[branch]] for branch in heldout[0].logits}
-    fitted = fit_branch_weights([mean_logits(x) for x in logits.values()], labels)
-    weights = dict(zip(logits, fitted.tolist(), strict=True))
+    logits = {branch: [x for fold in heldout for x in fold.logits[branch]] for branch in weights}
     distances = [x for fold in heldout for x in fold.distances]
-    return weights, Calibrator.fit(ood, distances, combine_branches(logits, weights), labels, folds)
+    scores = np.concatenate([fold.embedding_scores for fold in heldout]) if embedding_ood else None
+    return Calibrator.fit(
+        ood, distances, combine_branches(logits, weights), labels, folds, _sample_weights(labels, config),
+        embedding_ood, scores,
+    )  # fmt: skip
+
+
+def _sample_weights(labels: Ints, config: Config) -> Floats | None:
+    """Weights (n_tracks,), `training.calibration_balance` of the way to equal weights of genres."""
+    balance = config.training.calibration_balance
+    return 1 / np.bincount(labels)[labels].astype(np.float64) ** balance if balance else None
 
 
 def combine_branches(logits: Mapping[str, Sequence[Array]], weights: Mapping[str, float]) -> list[Array]:
@@ -108,19 +217,23 @@ def mean_scale(heldout: Sequence[HeldOut]) -> float:
     return float(np.mean([fold.ood.scale for fold in heldout]))
 
 
-def evaluate_folds(heldout: Sequence[HeldOut], genres: Sequence[str]) -> list[Record]:
-    """The records of all held-out tracks; each fold is calibrated on the others."""
-    return [record for fold in heldout for record in _records(fold, fold, heldout, genres)]
+def evaluate_folds(
+    heldout: Sequence[HeldOut], genres: Sequence[str], config: Config, tagger: bool = True
+) -> list[Record]:
+    """The records of all held-out tracks; each fold is calibrated on the others. Without `tagger`, as without it."""
+    return [record for fold in heldout for record in _records(fold, fold, heldout, genres, config, tagger)]
 
 
-def _records(tracks: HeldOut, fold: HeldOut, heldout: Sequence[HeldOut], genres: Sequence[str]) -> list[Record]:
+def _records(
+    tracks: HeldOut, fold: HeldOut, heldout: Sequence[HeldOut], genres: Sequence[str], config: Config, tagger: bool
+) -> list[Record]:
     """The records of tracks predicted by the networks of a fold, calibrated on the other folds."""
     others = [other for other in heldout if other is not fold]
     scale = mean_scale(others)
-    weights, calibrator = calibrate(others, replace(fold.ood, scale=scale))
-    logits, records = combine_branches(tracks.logits, weights), []
-    for track, x, distance in zip(tracks.tracks, logits, tracks.distances, strict=True):
-        scores = calibrator.score(x, distance * (fold.ood.scale / scale))
+    calibration = calibrate(others, config, replace(fold.ood, scale=scale), fold.embedding_ood)
+    records = []
+    for k, track in enumerate(tracks.tracks):
+        scores = calibration.score(tracks, k, fold.ood.scale / scale, tagger)
         i = int(scores.probabilities.argmax())
         confidence, familiarity = float(scores.probabilities[i]), scores.familiarity
         predicted = genres[i] if is_in_distribution(familiarity, confidence, None) else UNKNOWN
@@ -129,7 +242,9 @@ def _records(tracks: HeldOut, fold: HeldOut, heldout: Sequence[HeldOut], genres:
     return records
 
 
-def excluded_auroc(heldout: Sequence[HeldOut], records: Sequence[Record], genres: Sequence[str]) -> float:
+def excluded_auroc(
+    heldout: Sequence[HeldOut], records: Sequence[Record], genres: Sequence[str], config: Config
+) -> float:
     """AUROC of familiarity: held-out tracks, by their `records`, against the excluded genre's; the mean over folds."""
     from sklearn.metrics import roc_auc_score
 
@@ -137,7 +252,7 @@ def excluded_auroc(heldout: Sequence[HeldOut], records: Sequence[Record], genres
     for fold in heldout:
         assert fold.excluded is not None
         known = [familiarity[track.id] for track in fold.tracks]
-        unknown = [record.familiarity for record in _records(fold.excluded, fold, heldout, genres)]
+        unknown = [record.familiarity for record in _records(fold.excluded, fold, heldout, genres, config, True)]
         aurocs.append(roc_auc_score([1] * len(known) + [0] * len(unknown), [*known, *unknown]))
     return float(np.mean(aurocs))
 
@@ -157,7 +272,7 @@ def run(
     dataset: Dataset,
     ids: Sequence[str],
     n_folds: int,
-    by_artist: bool,
+    by: str,
     config: Config,
     out: Path,
     resume: bool = False,
@@ -167,6 +282,8 @@ def run(
 ) -> Result:
     """Cross-validate on the tracks `ids`, and write predictions.csv and metrics.json into the folder `out`.
 
+    `by`: "artist" keeps the tracks of an artist in one fold, "track" doesn't; "source" leaves out each source in turn.
+    Tracks whose label has low confidence are trained on, by their weight, but not evaluated.
     With `leave_out`, a genre, its tracks are in no fold, but every fold predicts them: is their familiarity lower?
     Raises DatasetError when `out` has these files already, there are too few artists, or there is no such genre.
     """
@@ -174,24 +291,58 @@ def run(
     excluded = None
     if leave_out is not None:
         dataset, of_genre = _exclude(dataset, leave_out)
-        excluded = LabelledTracks.load(of_genre, ids, config.features, progress)
-    tracks = LabelledTracks.load(dataset, ids, config.features, progress)
-    grouped = tracks.tracks if by_artist else [replace(track, artist=track.id) for track in tracks.tracks]
-    folds = artist_kfold(grouped, n_folds)
+        excluded = LabelledTracks.load(of_genre, ids, config, progress)
+    tracks = LabelledTracks.load(dataset, ids, config, progress)
+    folds = _folds(tracks.tracks, n_folds, by)
     heldout = cross_validate(config, tracks, folds, out / WORK, monitor or Monitor(), excluded)
-    records = evaluate_folds(heldout, dataset.genres)
-    metrics = {config.model.architecture: compute_metrics(records, dataset.genres)}
-    weights, _ = calibrate(heldout, heldout[0].ood)
+    records = evaluate_folds(heldout, dataset.genres, config)
+    metrics = {config.model.architecture: evaluate_records(records, tracks.tracks, dataset.genres)}
+    weights = calibrate(heldout, config, heldout[0].ood, heldout[0].embedding_ood).weights
+    if TAGGER in weights:
+        alone = evaluate_folds(heldout, dataset.genres, config, tagger=False)
+        metrics[FIRST_BRANCH] = evaluate_records(alone, tracks.tracks, dataset.genres)
     for branch in weights if len(weights) > 1 else ():
-        alone = [replace(fold, logits={branch: fold.logits[branch]}) for fold in heldout]
-        metrics[branch] = compute_metrics(evaluate_folds(alone, dataset.genres), dataset.genres)
+        by_branch = [replace(fold, logits={branch: fold.logits[branch]}) for fold in heldout]
+        if branch == TAGGER:
+            by_branch = [fold.subset_of(fold.with_embedding) for fold in by_branch]
+        records_of_branch = evaluate_folds(by_branch, dataset.genres, config)
+        metrics[branch] = evaluate_records(records_of_branch, tracks.tracks, dataset.genres)
     write_predictions(out / PREDICTIONS, {"cv": records}, dataset.genres)
-    auroc = excluded_auroc(heldout, records, dataset.genres) if excluded else None
+    auroc = excluded_auroc(heldout, records, dataset.genres, config) if excluded else None
     content: dict[str, Any] = {"config": to_dict(config), "branch_weights": weights, "metrics": metrics}
     content |= {"excluded": {"genre": leave_out, "auroc_of_familiarity": auroc}} if excluded else {}
     write_text(out / METRICS, json.dumps(content, indent=1) + "\n")
     shutil.rmtree(out / WORK)
     return Result(records, metrics, weights, dataset.genres, auroc)
+
+
+def _folds(tracks: Sequence[Track], n_folds: int, by: str) -> list[Split]:
+    if by != "source":
+        return artist_kfold(
+            tracks if by == "artist" else [replace(track, artist=track.id) for track in tracks], n_folds
+        )
+    sources = sorted({track.source for track in tracks})
+    if len(sources) < 2:
+        raise DatasetError("cross-validation by source needs two or more data sets, or a labels CSV with sources")
+    folds = []
+    for source in sources:
+        artists = {track.artist for track in tracks if track.source == source} - {""}
+        valid = tuple(track.id for track in tracks if track.source == source)
+        train = tuple(track.id for track in tracks if track.source != source and track.artist not in artists)
+        folds.append(Split(f"without {source}", train, valid))
+    return folds
+
+
+def evaluate_records(records: Sequence[Record], tracks: Sequence[Track], genres: Sequence[str]) -> dict[str, Any]:
+    """The metrics of the tracks whose labels have no low confidence; with several sources, of each as well."""
+    source_of = {track.id: track.source for track in tracks if track.confidence != "low"}
+    rows = [record for record in records if record.track in source_of]
+    metrics = compute_metrics(rows, genres)
+    if len(sources := sorted(set(source_of.values()))) > 1:
+        metrics["sources"] = {
+            name: compute_metrics([row for row in rows if source_of[row.track] == name], genres) for name in sources
+        }
+    return metrics
 
 
 def _exclude(dataset: Dataset, genre: str) -> tuple[Dataset, Dataset]:

@@ -28,7 +28,9 @@ def network_configs(config: Config) -> dict[str, list[Config]]:
     Every second CNN-LSTM has the other `cepstral_mean_norm`, as these make different errors. LDA has one solution.
     """
     branches = {}
-    for branch in config.model.architecture.split("+"):
+    for branch in config.model.branches:
+        if branch == "tagger":  # not a network: tagger_head.py
+            continue
         model, training = replace(config.model, architecture=branch, ensemble_size=1), config.training
         if branch == "lda":
             training = replace(training, epochs=1, pretrain_epochs=0)

@@ -6,7 +6,7 @@ frontend.onnx  samples -> log-mel frames and windows, for the browser, as featur
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from musicclass.config import FeatureConfig
 from musicclass.features import POWER_FLOOR, dct_matrix, hann_window, mel_filterbank
 from musicclass.training import ood
+from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training.calibration import Calibrator
+from musicclass.training.cross_validation import Calibration
+from musicclass.training.tagger_head import EXPERT_SHARE, EXPERT_SLOPE, Linear, TaggerHead
 
 BATCH = 32  # windows that the network takes at once; bounds the memory of long tracks
 MODEL_OPSET, FRONTEND_OPSET = 15, 17  # that of Keras's export; the first one that has STFT
@@ -53,26 +56,39 @@ def _value(name: str, kind: int, *shape: int | str) -> Any:
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
-def build_model(network: bytes, calibrator: Calibrator, features: FeatureConfig, n_genres: int) -> bytes:
-    """model.onnx, from a `network` (MFCC windows -> logits) and its calibration.
+def build_model(
+    network: bytes, calibration: Calibration, head: TaggerHead | None, features: FeatureConfig, genres: Sequence[str]
+) -> bytes:
+    """model.onnx, from a `network` (MFCC windows -> the weighted sum of its branches' logits) and its calibration.
 
-    Input: windows (n_windows, n_frames, n_mels_kept), float32, all zeros where silent.
+    Inputs: windows (n_windows, n_frames, n_mels_kept), float32, all zeros where silent; with a tagger `head`,
+    embeddings (n_windows, EMBEDDING_SIZE). Where all of these are zeros, the network alone determines the outputs.
     Outputs: probabilities (n_genres,), familiarity (), window_probabilities (n_windows, n_genres), window_familiarity
     (n_windows,); the last two are zeros for silent windows.
     """
+    n_genres = len(genres)
     g = _Graph("m_")
     loud = g("ReduceMax", "windows", axes=[1, 2], keepdims=0)
     mask = g("Cast", g("Greater", loud, g.constant(0, np.float32)), to=TensorProto.DOUBLE)
+    weights = g("Unsqueeze", g("Div", mask, _at_least_one(g, g("ReduceSum", mask, g.ints(0), keepdims=1))), g.ints(1))
     logits = g("Cast", _logits(g, network, features, n_genres), to=TensorProto.DOUBLE)
-    distance = _feature_distance(g, calibrator.feature_ood, features)
-    count = g("Max", g("ReduceSum", mask, g.ints(0), keepdims=1), g.constant([1.0]))
-    column = g("Unsqueeze", mask, g.ints(1))
-    mean = g("Div", g("ReduceSum", g("Mul", logits, column), g.ints(0), keepdims=1), count)
-    mean_distance = g("Div", g("ReduceSum", g("Mul", distance, mask), g.ints(0), keepdims=1), count)
-    probabilities = g("Squeeze", _softmax(g, mean, calibrator), g.ints(0))
-    familiarity = g("Squeeze", _familiarity(g, mean, mean_distance, calibrator), g.ints(0))
-    by_window = g("Mul", _softmax(g, logits, calibrator), column)
-    familiarity_by_window = g("Mul", _familiarity(g, logits, distance, calibrator), mask)
+    distance = _feature_distance(g, calibration.calibrator.feature_ood, features)
+    inputs = [_value("windows", TensorProto.FLOAT, "n_windows", "n_frames", features.n_mels_kept)]
+    if head is None:
+        scores = _scores(g, logits, distance, None, weights, calibration.calibrator)
+    else:
+        assert calibration.first_branch is not None
+        inputs.append(_value("embeddings", TensorProto.FLOAT, "n_windows", EMBEDDING_SIZE))
+        embeddings = g("Cast", "embeddings", to=TensorProto.DOUBLE)
+        tagger = g("Mul", _tagger_logits(g, embeddings, head), g.constant([calibration.weights["tagger"]]))
+        together = _scores(g, g("Add", logits, tagger), distance, embeddings, weights, calibration.calibrator)
+        alone = _scores(g, logits, distance, None, weights, calibration.first_branch)
+        largest = g("ReduceMax", g("Abs", embeddings), axes=[0, 1], keepdims=0)
+        available = g("Greater", largest, g.constant(0.0))
+        scores = [g("Where", available, *pair) for pair in zip(together, alone, strict=True)]
+    probabilities, familiarity = (g("Squeeze", score, g.ints(0)) for score in scores[:2])
+    by_window = g("Mul", scores[2], g("Unsqueeze", mask, g.ints(1)))
+    familiarity_by_window = g("Mul", scores[3], mask)
     outputs = {
         "probabilities": (probabilities, (n_genres,)),
         "familiarity": (familiarity, ()),
@@ -81,9 +97,60 @@ def build_model(network: bytes, calibrator: Calibrator, features: FeatureConfig,
     }
     for name, (value, _) in outputs.items():
         g("Cast", value, to=TensorProto.FLOAT, name=name)
-    windows = _value("windows", TensorProto.FLOAT, "n_windows", "n_frames", features.n_mels_kept)
-    graph = g.build("model", [windows], [_value(n, TensorProto.FLOAT, *shape) for n, (_, shape) in outputs.items()])
+    graph = g.build("model", inputs, [_value(n, TensorProto.FLOAT, *shape) for n, (_, shape) in outputs.items()])
     return _serialize(graph, MODEL_OPSET)
+
+
+def _at_least_one(g: _Graph, count: str) -> str:
+    return g("Max", count, g.constant([1.0]))
+
+
+def _scores(
+    g: _Graph, logits: str, distance: str, embeddings: str | None, weights: str, calibrator: Calibrator
+) -> list[str]:
+    """As Calibrator.score: probabilities (1, n_genres), familiarity (1,), and both of each window.
+
+    `weights` (n_windows, 1) are those of the windows in means.
+    """
+    column = g("Unsqueeze", distance, g.ints(1))
+    mean, mean_distance = _weighted_mean(g, logits, weights), _weighted_mean(g, column, weights)
+    mean_distance = g("Squeeze", mean_distance, g.ints(1))
+    mean_score = score = None
+    if embeddings and calibrator.embedding_ood:
+        mean_score = _relative_distance(g, _weighted_mean(g, embeddings, weights), calibrator.embedding_ood)
+        score = _relative_distance(g, embeddings, calibrator.embedding_ood)
+    return [
+        _softmax(g, mean, calibrator),
+        _familiarity(g, mean, mean_distance, mean_score, calibrator),
+        _softmax(g, logits, calibrator),
+        _familiarity(g, logits, distance, score, calibrator),
+    ]
+
+
+def _weighted_mean(g: _Graph, values: str, weights: str) -> str:
+    """The mean (1, n) of values (n_windows, n)."""
+    return g("ReduceSum", g("Mul", values, weights), g.ints(0), keepdims=1)
+
+
+def _tagger_logits(g: _Graph, embeddings: str, head: TaggerHead) -> str:
+    """As TaggerHead.logits, but for embeddings that are all zeros."""
+    general = g("LogSoftmax", _linear(g, embeddings, head.general), axis=1)
+    if head.expert is None or head.gate is None or head.expert_genres is None:
+        return general
+    odds = g("Sigmoid", _linear(g, embeddings, head.gate))
+    centred = g("Mul", g("Sub", odds, g.constant([0.5])), g.constant([EXPERT_SLOPE]))
+    share = g("Clip", g("Add", centred, g.constant([EXPERT_SHARE])), g.constant(0.0), g.constant(1.0))
+    n_genres = len(head.general.intercepts)
+    selection = np.eye(n_genres)[:, head.expert_genres]  # (n_genres, n_expert_genres)
+    own = g("MatMul", general, g.constant(selection))
+    total = g("ReduceLogSumExp", own, axes=[1], keepdims=1)
+    divided = g("Add", g("LogSoftmax", _linear(g, embeddings, head.expert), axis=1), total)
+    change = g("Mul", share, g("Sub", divided, own))
+    return g("Add", general, g("MatMul", change, g.constant(selection.T)))
+
+
+def _linear(g: _Graph, values: str, linear: Linear) -> str:
+    return g("Add", g("MatMul", values, g.constant(linear.coefficients)), g.constant(linear.intercepts))
 
 
 def _logits(g: _Graph, network: bytes, features: FeatureConfig, n_genres: int) -> str:
@@ -141,20 +208,26 @@ def _quadratic(g: _Graph, offsets: str, matrix: npt.NDArray[np.float64]) -> str:
     return g("ReduceSum", product, g.ints(-1), keepdims=0)
 
 
-def _familiarity(g: _Graph, logits: str, distance: str, calibrator: Calibrator) -> str:
+def _familiarity(g: _Graph, logits: str, distance: str, embedding_score: str | None, calibrator: Calibrator) -> str:
     """As LogitOodScorer.familiarity, or distance_to_familiarity."""
     scorer = calibrator.logit_ood
     if scorer is None:
         power = g("Pow", distance, g.constant([ood.DISTANCE_EXPONENT], np.float64))
         return g("Reciprocal", g("Add", power, g.constant([1.0])))
-    to_genres = g("Sub", g("Unsqueeze", logits, g.ints(1)), g.constant(scorer.means, np.float64))
-    nearest = g("ReduceMin", _quadratic(g, to_genres, scorer.within_precision), axes=[1], keepdims=0)
-    to_all = g("Sub", logits, g.constant(scorer.mean, np.float64))
-    relative = g("Sub", _quadratic(g, to_all, scorer.total_precision), nearest)
     weight = g.constant([ood.INPUT_DISTANCE_WEIGHT], np.float64)
-    score = g("Sub", relative, g("Mul", g("Mul", distance, distance), weight))
+    score = g("Sub", _relative_distance(g, logits, scorer), g("Mul", g("Mul", distance, distance), weight))
+    if embedding_score:
+        score = g("Add", score, g("Mul", embedding_score, g.constant([ood.EMBEDDING_WEIGHT], np.float64)))
     above = g("Sub", score, g.constant([scorer.threshold], np.float64))
     return g("Sigmoid", g("Mul", above, g.constant([ood.OOD_LOGISTIC_SLOPE], np.float64)))
+
+
+def _relative_distance(g: _Graph, values: str, scorer: ood.LogitOodScorer) -> str:
+    """As LogitOodScorer.relative_distance."""
+    to_genres = g("Sub", g("Unsqueeze", values, g.ints(1)), g.constant(scorer.means, np.float64))
+    nearest = g("ReduceMin", _quadratic(g, to_genres, scorer.within_precision), axes=[1], keepdims=0)
+    to_all = g("Sub", values, g.constant(scorer.mean, np.float64))
+    return g("Sub", _quadratic(g, to_all, scorer.total_precision), nearest)
 
 
 def build_frontend(features: FeatureConfig) -> bytes:

@@ -3,7 +3,7 @@
 Softmax is overconfident on out-of-distribution input. So there is a score beside the probability ("familiarity", as
 Dietterich & Guyer 2022 call it; the literature's in-distribution score). It combines the relative Mahalanobis distance
 of a track's mean logits (Ren et al. 2021) with the Mahalanobis distance of simple MFCC statistics, which don't depend
-on the network.
+on the network, and, with the tagger, with the relative Mahalanobis distance of embeddings.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ Ints = npt.NDArray[np.intp]
 # Tuned on GTZAN: genres held out of training against validation tracks of the others (docs/results.md).
 N_MFCC = 8  # lowest coefficients of the statistics; with more, held-out music is rejected, too
 INPUT_DISTANCE_WEIGHT = 8  # of the squared feature distance in the combined score
+EMBEDDING_WEIGHT = 0.25  # of the embedding's score in the combined score; tuned on genres left out of `music`
 OOD_LOGISTIC_SLOPE = 0.3  # from the combined score to familiarity
 DISTANCE_EXPONENT = 6  # from the feature distance to familiarity, where the logits can't be used
 SHRINKAGE = 0.3  # of the logits' covariance towards its diagonal
@@ -81,22 +82,39 @@ class LogitOodScorer:
         mean = logits.mean(axis=0)
         return cls(means, _precision(logits - means[labels], len(means)), mean, _precision(logits - mean, 1))
 
-    def score(self, logits: Floats, distance: Floats) -> Floats:
-        """How much nearer logits (n, n_genres) are to one genre than to all, minus the weighted feature `distance`."""
+    def relative_distance(self, logits: Floats) -> Floats:
+        """How much nearer logits (n, n_genres) are to one genre than to all of them: (n,)."""
         to_genres, to_all = logits[:, None] - self.means, logits - self.mean
         nearest = np.einsum("ngi,ij,ngj->ng", to_genres, self.within_precision, to_genres).min(axis=1)
-        relative = np.einsum("ni,ij,nj->n", to_all, self.total_precision, to_all) - nearest
-        return np.asarray(relative - INPUT_DISTANCE_WEIGHT * distance**2)
+        return np.asarray(np.einsum("ni,ij,nj->n", to_all, self.total_precision, to_all) - nearest)
 
-    def familiarity(self, logits: Floats, distance: Floats) -> Floats:
+    def score(self, logits: Floats, distance: Floats, embedding_score: Floats | float = 0.0) -> Floats:
+        """The relative distance, minus the weighted feature `distance`, plus the weighted score of the embedding."""
+        relative = self.relative_distance(logits) - INPUT_DISTANCE_WEIGHT * distance**2
+        return np.asarray(relative + EMBEDDING_WEIGHT * embedding_score)
+
+    def familiarity(self, logits: Floats, distance: Floats, embedding_score: Floats | float = 0.0) -> Floats:
         """From 0 to 1, 0.5 at the threshold."""
-        return np.asarray(expit(OOD_LOGISTIC_SLOPE * (self.score(logits, distance) - self.threshold)))
+        above = self.score(logits, distance, embedding_score) - self.threshold
+        return np.asarray(expit(OOD_LOGISTIC_SLOPE * above))
 
 
-def fit_logit_scorer(logits: Floats, distance: Floats, labels: Ints, folds: Ints) -> LogitOodScorer | None:
+def fit_embedding_scorer(embeddings: Array, labels: Ints, n_genres: int) -> LogitOodScorer | None:
+    """The scorer of embeddings (n_tracks, 200) of training tracks; None where a genre has none of them."""
+    if len(labels) == 0 or np.bincount(labels, minlength=n_genres).min() < 1:
+        return None
+    vectors = embeddings.astype(np.float64)
+    means = np.stack([vectors[labels == genre].mean(axis=0) for genre in range(n_genres)])
+    mean = vectors.mean(axis=0)
+    return LogitOodScorer(means, _precision(vectors - means[labels], n_genres), mean, _precision(vectors - mean, 1))
+
+
+def fit_logit_scorer(
+    logits: Floats, distance: Floats, embedding_score: Floats, labels: Ints, folds: Ints
+) -> LogitOodScorer | None:
     """A LogitOodScorer whose threshold comes from cross-fitting over `folds` (n_tracks,), or None for too few tracks.
 
-    `logits` (n_tracks, n_genres) and `distance` (n_tracks,) are those of held-out tracks.
+    `logits` (n_tracks, n_genres), `distance` and `embedding_score` (n_tracks,) are those of held-out tracks.
     """
     if np.bincount(labels, minlength=logits.shape[1]).min() < MIN_HELDOUT_PER_GENRE:
         return None
@@ -104,7 +122,7 @@ def fit_logit_scorer(logits: Floats, distance: Floats, labels: Ints, folds: Ints
     for heldout in (folds == fold for fold in np.unique(folds)):
         if len(np.unique(labels[~heldout])) == logits.shape[1]:  # else all artists of a genre are in this fold
             scorer = LogitOodScorer.fit(logits[~heldout], labels[~heldout])
-            scores.append(scorer.score(logits[heldout], distance[heldout]))
+            scores.append(scorer.score(logits[heldout], distance[heldout], embedding_score[heldout]))
     if not scores:
         return None
     threshold = float(np.quantile(np.concatenate(scores), HELDOUT_REJECTION_RATE))

@@ -31,11 +31,12 @@ from musicclass.saved_model import SUBSET_NAMES, SavedModel, best_available_metr
 from musicclass.training import cross_validation
 from musicclass.training.batches import LabelledTracks, WindowedTracks
 from musicclass.training.browser_graph import build_browser_graphs
-from musicclass.training.calibration import Calibrator
+from musicclass.training.cross_validation import Calibration, evaluate_records
 from musicclass.training.ensemble import build_ensemble
 from musicclass.training.export import quantize_int8, to_onnx
 from musicclass.training.graph import build_model
 from musicclass.training.ood import FeatureOodScorer
+from musicclass.training.tagger_head import TaggerHead, fit_tagger_head
 from musicclass.training.trainer import Monitor, Trained, train_networks
 
 NETWORK_NAMES = {"cnn_lstm": "CNN-LSTM", "lda": "LDA", "baseline": "baseline CNN-LSTM"}
@@ -48,8 +49,8 @@ class Fitted:
 
     training: LabelledTracks
     networks: dict[str, list[Trained]]  # by branch
-    branch_weights: dict[str, float]
-    calibrator: Calibrator
+    head: TaggerHead | None
+    calibration: Calibration
     calibration_data: str  # in words
     cv: list[Record]  # of cross-validation; empty without
 
@@ -79,9 +80,9 @@ def train(
     """
     cross_validation.prepare_folder(out, saved_model.CARD, resume)
     split = _check_split(split, dataset, config)
-    tracks = LabelledTracks.load(dataset, (*split.train, *split.valid), config.features, progress)
+    tracks = LabelledTracks.load(dataset, (*split.train, *split.valid), config, progress)
     subsets = {
-        subset: tuple(i for i in ids if subset == "test" or i in tracks.frames)
+        subset: tuple(i for i in ids if subset == "test" or i in tracks.features)
         for subset, ids in split.subsets().items()
     }
     fitted = _fit(tracks, split, config, out / cross_validation.WORK, monitor or Monitor())
@@ -101,9 +102,9 @@ def train(
         },
         "calibration": {
             "data": fitted.calibration_data,
-            "branch_weights": fitted.branch_weights,
-            "temperature": fitted.calibrator.temperature,
-            "biases": fitted.calibrator.biases.tolist(),
+            "branch_weights": fitted.calibration.weights,
+            "temperature": fitted.calibration.calibrator.temperature,
+            "biases": fitted.calibration.calibrator.biases.tolist(),
         },
         "metrics": {},
         "parameters": ensemble.count_params(),
@@ -133,32 +134,37 @@ def _check_split(split: Split, dataset: Dataset, config: Config) -> Split:
 
 def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monitor: Monitor) -> Fitted:
     training = tracks.subset(split.train, "training")
+    head = fit_tagger_head(training, config) if config.model.uses_tagger else None
     if not config.training.calibration_folds:
         valid = tracks.subset(split.valid, "validation")
         networks = train_networks(config, training, valid, work, monitor)
-        heldout = cross_validation.predict_heldout(networks, training, valid, config)
-        calibration = cross_validation.calibrate([heldout], heldout.ood)
-        return Fitted(training, networks, *calibration, f"{len(valid)} validation tracks", [])
+        heldout = cross_validation.predict_heldout(networks, head, training, valid, config)
+        calibration = cross_validation.calibrate([heldout], config, heldout.ood, heldout.embedding_ood)
+        return Fitted(training, networks, head, calibration, f"{len(valid)} validation tracks", [])
     folds = artist_kfold(training.tracks, config.training.calibration_folds)
     by_fold = cross_validation.cross_validate(config, training, folds, work, monitor)
-    cv = cross_validation.evaluate_folds(by_fold, training.genres)
+    cv = cross_validation.evaluate_folds(by_fold, training.genres, config)
     networks = train_networks(config, training, None, work, monitor)
     windows = WindowedTracks.with_comb_filter(training, config.features).windows
     ood = FeatureOodScorer.fit(windows, windows)
-    calibration = cross_validation.calibrate(by_fold, replace(ood, scale=cross_validation.mean_scale(by_fold)))
-    return Fitted(training, networks, *calibration, f"{len(cv)} held-out tracks of {len(folds)} folds by artist", cv)
+    ood, embedding_ood = replace(ood, scale=cross_validation.mean_scale(by_fold)), None
+    if head:
+        embedding_ood = cross_validation.embedding_scorer(training)
+    calibration = cross_validation.calibrate(by_fold, config, ood, embedding_ood)
+    data = f"{len(cv)} held-out tracks of {len(folds)} folds by artist"
+    return Fitted(training, networks, head, calibration, data, cv)
 
 
 def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes]:
     """The networks as one, and model.onnx."""
     networks = {branch: [each.network for each in members] for branch, members in fitted.networks.items()}
-    ensemble = build_ensemble(networks, fitted.branch_weights)
+    ensemble = build_ensemble(networks, fitted.calibration.weights)
     network = to_onnx(ensemble)
     if config.training.quantize and config.model.architecture != "lda":
         windows = WindowedTracks.of(fitted.training, config.features).windows
         full = [each for each in windows if each.shape[1] == config.features.window_frames]
         network = quantize_int8(network, np.concatenate(full or windows[:1])[::QUANTIZATION_STEP])
-    return ensemble, build_model(network, fitted.calibrator, config.features, len(fitted.training.genres))
+    return ensemble, build_model(network, fitted.calibration, fitted.head, config.features, fitted.training.genres)
 
 
 def _member(trained: Trained, config: Config) -> dict[str, Any]:
@@ -187,7 +193,9 @@ def _evaluate(
     records = {subset: rows for subset, rows in (records | {"cv": fitted.cv}).items() if rows}
     artists = {track.artist for track in fitted.training.tracks} - {""}
     card["metrics"] = {
-        subset: compute_metrics(rows, dataset.genres, () if subset == "cv" else artists)
+        subset: evaluate_records(rows, fitted.training.tracks, dataset.genres)
+        if subset == "cv"
+        else compute_metrics(rows, dataset.genres, artists)
         for subset, rows in records.items()
     }
     if overlap := card["metrics"].get("test", {}).get("artist_overlap"):
