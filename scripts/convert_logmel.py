@@ -1,10 +1,11 @@
 """Convert log-mel spectrograms (ids, X uint8 (n_tracks, n_mels, n_frames)) into an archive for `musicclass train`.
 
-    python scripts/convert_logmel.py IN.npz OUT.npz
+    python scripts/convert_logmel.py IN.npz OUT.npz [EMBEDDINGS.npz]
 
 Each track was scaled from its own minimum and maximum, which are unknown, to 0..255; the values are converted to
 -80..0 dB. The genre of `blues.00000` is blues, that of `60s_high_01` is 60s. Artists and hashes of GTZAN's tracks come
-from the package's index.
+from the package's index. EMBEDDINGS.npz (ids, embeddings (n, 200)) has the tagger's mean embeddings of some tracks; see
+gtzan_embeddings.py.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ import numpy as np
 from musicclass.config import FeatureConfig
 from musicclass.datasets import Track, feature_archive, gtzan
 from musicclass.errors import DatasetError, MusicClassError
-from musicclass.features import Array
+from musicclass.features import TrackFeatures
+from musicclass.tagger import TrackEmbeddings
 
 
-def tracks(source: Path) -> Iterator[tuple[Track, Array]]:
-    """The tracks of the file `source`, with log-mel frames (n_frames, n_mels) in dB. Raises DatasetError."""
+def tracks(source: Path, embeddings: Path | None = None) -> Iterator[tuple[Track, TrackFeatures]]:
+    """The tracks of the file `source` with their features. Raises DatasetError."""
+    vectors = {}
+    if embeddings:
+        with np.load(embeddings, allow_pickle=False) as file:
+            vectors = dict(zip(file["ids"].tolist(), file["embeddings"][:, None], strict=True))
     try:
         with np.load(source, allow_pickle=False) as file:
             ids, spectrograms = [str(name) for name in file["ids"]], file["X"]
@@ -35,16 +41,19 @@ def tracks(source: Path) -> Iterator[tuple[Track, Array]]:
     for name, spectrogram in zip(ids, spectrograms, strict=True):
         in_gtzan = name in gtzan.index()
         track = gtzan.make_track(name) if in_gtzan else Track(name, re.split(r"[._]", name)[0])
-        yield track, (spectrogram.T.astype(np.float32) / 255 - 1) * 80
+        frames = (spectrogram.T.astype(np.float32) / 255 - 1) * 80
+        duration = len(frames) / FeatureConfig().frames_per_second
+        patches = TrackEmbeddings(vectors[name], np.array([[0.0, duration]])) if name in vectors else None
+        yield track, TrackFeatures(frames, duration, patches)
 
 
 def main() -> int:
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         print(__doc__, file=sys.stderr)
         return 2
-    source, target = map(Path, sys.argv[1:])
+    source, target, *embeddings = map(Path, sys.argv[1:])
     try:
-        count = feature_archive.write(target, tracks(source), FeatureConfig(n_mels_kept=127))
+        count = feature_archive.write(target, tracks(source, *embeddings), FeatureConfig(n_mels_kept=127))
     except MusicClassError as error:
         print(error, file=sys.stderr)
         return 1

@@ -9,14 +9,29 @@ import numpy as np
 import pytest
 import soundfile
 
+from musicclass import tagger
 from musicclass.config import FeatureConfig
-from musicclass.datasets import Dataset, feature_archive, folder, gtzan, label_csv, open_dataset
+from musicclass.datasets import (
+    Dataset,
+    Track,
+    feature_archive,
+    folder,
+    gtzan,
+    join,
+    keep_genres,
+    label_csv,
+    open_dataset,
+)
 from musicclass.datasets.splits import make_split
 from musicclass.errors import DatasetError, LeakError
 from musicclass.features import log_mel
 from tests.conftest import RATE, make_noise, make_tone, script
 
 CONFIG = FeatureConfig()
+
+
+def log_mel_of(dataset: Dataset, track: Track, config: FeatureConfig) -> np.ndarray:
+    return dataset.features(track, config, False).log_mel
 
 
 def make_tree(root: Path, names: list[str]) -> Path:
@@ -56,11 +71,11 @@ def test_every_data_set_keeps_the_contract(make, tmp_path):
     assert dataset.name and len(ids) == len(set(ids)) >= 2
     assert list(dataset.genres) == sorted({track.genre for track in dataset.tracks})
     for track in dataset.tracks:
-        frames = dataset.log_mel(track, CONFIG)
+        frames = log_mel_of(dataset, track, CONFIG)
         assert frames.dtype == np.float32 and frames.shape == (1 + int(1.5 * RATE) // 914, CONFIG.n_mels_kept)
         assert frames.min() >= -100 and np.isfinite(frames).all()
         assert track.genre and track.audio_hash
-        np.testing.assert_array_equal(frames, dataset.log_mel(track, CONFIG))
+        np.testing.assert_array_equal(frames, log_mel_of(dataset, track, CONFIG))
 
 
 def test_folder_finds_audio_at_any_depth_and_skips_hidden_files(tmp_path):
@@ -71,7 +86,7 @@ def test_folder_finds_audio_at_any_depth_and_skips_hidden_files(tmp_path):
     assert [t.id for t in dataset.tracks] == ["fado/a.wav", "fado/deep/b.flac", "tango/c.wav", "tango/d.WAV"]
     assert folder.read(root).tracks == dataset.tracks
     samples, _ = soundfile.read(dataset.tracks[0].path, dtype="float32")
-    np.testing.assert_array_equal(dataset.log_mel(dataset.tracks[0], CONFIG), log_mel(samples, CONFIG))
+    np.testing.assert_array_equal(log_mel_of(dataset, dataset.tracks[0], CONFIG), log_mel(samples, CONFIG))
 
 
 def test_labels_know_artists_or_take_them_from_another_file(tmp_path):
@@ -109,14 +124,14 @@ def test_cache_depends_on_bytes_and_settings_and_survives_damage(tmp_path, monke
     monkeypatch.setenv("MUSICCLASS_CACHE", str(tmp_path / "cache"))
     dataset = make_folder(tmp_path)
     track = dataset.tracks[0]
-    first = dataset.log_mel(track, CONFIG)
-    (stored,) = (tmp_path / "cache").rglob("*.npy")
-    dataset.log_mel(track, FeatureConfig(hop_length=512))
+    first = log_mel_of(dataset, track, CONFIG)
+    (stored,) = (tmp_path / "cache").rglob("*.npz")
+    dataset.features(track, FeatureConfig(hop_length=512), False)
     soundfile.write(track.path, make_tone(440), RATE)
-    assert not np.array_equal(dataset.log_mel(track, CONFIG)[:30], first[:30])
-    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 3
+    assert not np.array_equal(log_mel_of(dataset, track, CONFIG)[:30], first[:30])
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 3
     stored.write_bytes(b"broken")
-    dataset.log_mel(track, CONFIG)
+    dataset.features(track, CONFIG, False)
 
 
 def test_unreadable_file_and_unwritable_cache_are_warnings(tmp_path, monkeypatch):
@@ -146,13 +161,13 @@ def test_archive_has_the_features_of_the_files_or_fewer_bands_and_refuses_other_
     source = folder.read(tmp_path / "mine")
     for ours, theirs in zip(dataset.tracks, source.tracks, strict=True):
         assert ours == dataclasses.replace(theirs, path=None)
-        assert np.abs(dataset.log_mel(ours, CONFIG) - source.log_mel(theirs, CONFIG)).max() < 0.05  # float16
+        assert np.abs(log_mel_of(dataset, ours, CONFIG) - log_mel_of(source, theirs, CONFIG)).max() < 0.05  # float16
     track, fewer = dataset.tracks[0], FeatureConfig(n_mels_kept=CONFIG.n_mels_kept - 20)
-    np.testing.assert_array_equal(dataset.log_mel(track, fewer), dataset.log_mel(track, CONFIG)[:, :-20])
-    dataset.log_mel(track, FeatureConfig(n_mfcc=20, window_seconds=5))
+    np.testing.assert_array_equal(log_mel_of(dataset, track, fewer), log_mel_of(dataset, track, CONFIG)[:, :-20])
+    dataset.features(track, FeatureConfig(n_mfcc=20, window_seconds=5), False)
     for setting in ({"hop_length": 512}, {"n_mels_kept": CONFIG.n_mels_kept + 1}):
         with pytest.raises(DatasetError, match=next(iter(setting))):
-            dataset.log_mel(track, FeatureConfig(**setting))
+            dataset.features(track, FeatureConfig(**setting), False)
 
 
 def test_damaged_archives_are_refused_and_none_is_overwritten(tmp_path):
@@ -194,5 +209,45 @@ def test_convert_logmel(tmp_path, monkeypatch, capsys):
     assert convert.main() == 0
     dataset = feature_archive.read(target)
     assert [(t.genre, t.artist) for t in dataset.tracks] == [("blues", "John Lee Hooker"), ("60s", "")]
-    frames = dataset.log_mel(dataset.tracks[1], FeatureConfig(n_mels_kept=127))
+    frames = log_mel_of(dataset, dataset.tracks[1], FeatureConfig(n_mels_kept=127))
     np.testing.assert_allclose(frames / 80 + 1, spectrograms[1].T / 255, atol=5e-4)
+    embedding = np.ones((1, tagger.EMBEDDING_SIZE), np.float32)
+    np.savez(tmp_path / "embeddings.npz", ids=np.array(["blues.00000"]), embeddings=embedding)
+    monkeypatch.setattr("sys.argv", ["convert", str(source), str(tmp_path / "b.npz"), str(tmp_path / "embeddings.npz")])
+    assert convert.main() == 0
+    dataset = feature_archive.read(tmp_path / "b.npz")
+    items = dataset.iter_features(dataset.tracks, FeatureConfig(n_mels_kept=127), with_tagger=True)
+    patches = [features.patches for _, features in items]
+    np.testing.assert_array_equal(patches[0].embeddings, embedding)
+    assert patches[1] is None
+
+
+def test_data_sets_are_joined_with_their_sources_and_unique_ids(tmp_path):
+    first, second = make_folder(tmp_path / "1"), make_folder(tmp_path / "2")
+    second = dataclasses.replace(
+        second, name="other", tracks=tuple(dataclasses.replace(t, artist="ABBA", source="own") for t in second.tracks)
+    )
+    joined = join([first, second])
+    assert len({track.id for track in joined.tracks}) == len(joined.tracks) == 2 * len(first.tracks)
+    assert {track.source for track in joined.tracks} == {first.name, "own"}
+    assert {track.artist for track in joined.tracks} == {"", "abba"}
+    last = joined.tracks[-1]
+    np.testing.assert_array_equal(log_mel_of(joined, last, CONFIG), log_mel_of(second, second.tracks[-1], CONFIG))
+    with pytest.raises(DatasetError, match="same name and tracks"):
+        join([first, first])
+    genre = first.tracks[0].genre
+    assert {track.genre for track in keep_genres(joined, (genre,)).tracks} == {genre}
+    with pytest.raises(DatasetError, match="no tracks of polka"):
+        keep_genres(joined, ("polka",))
+
+
+def test_labels_may_have_sources_and_confidences(tmp_path):
+    make_folder(tmp_path)
+    paths = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.wav"))
+    rows = [f"{path},{path.split('/')[-2]},mirex,{grade}" for path, grade in zip(paths, ["low", ""] * 9, strict=False)]
+    (tmp_path / "labels.csv").write_text("\n".join(["track,genre,source,confidence", *rows]))
+    tracks = open_dataset(tmp_path / "labels.csv").tracks
+    assert {track.source for track in tracks} == {"mirex"} and {track.confidence for track in tracks} == {"low", ""}
+    (tmp_path / "labels.csv").write_text("\n".join(["track,genre,confidence", f"{paths[0]},a,perfect"]))
+    with pytest.raises(DatasetError, match="unknown confidence 'perfect'"):
+        open_dataset(tmp_path / "labels.csv")

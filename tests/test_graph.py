@@ -9,9 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from musicclass.config import FeatureConfig
 from musicclass.features import log_mel, mfcc
 from musicclass.onnx_session import create_session
+from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training.calibration import Calibrator
+from musicclass.training.cross_validation import Calibration
 from musicclass.training.graph import build_frontend, build_model
-from musicclass.training.ood import FeatureOodScorer, LogitOodScorer
+from musicclass.training.ood import FeatureOodScorer, LogitOodScorer, fit_embedding_scorer
+from musicclass.training.tagger_head import Linear, TaggerHead
 from musicclass.windows import log_mel_windows, window_starts
 from tests.conftest import make_music, make_noise
 
@@ -47,7 +50,8 @@ def model(request):
     logits = LogitOodScorer.fit(rng.standard_normal((60, N_GENRES)) + 2 * np.eye(N_GENRES)[labels], labels)
     scorer = logits if request.param == "logits and features" else None
     calibrator = Calibrator(1.7, rng.standard_normal(N_GENRES), FeatureOodScorer.fit(training, training), scorer)
-    session = create_session(build_model(network, calibrator, FEATURES, N_GENRES))
+    calibration = Calibration({"lda": 1.0}, calibrator)
+    session = create_session(build_model(network, calibration, None, FEATURES, "abcd"))
     return session, calibrator, lambda mfccs: mfccs.mean(axis=1) @ weights
 
 
@@ -67,6 +71,42 @@ def test_model_graph_equals_the_calibrator(model, n, n_frames, silent):
         np.testing.assert_allclose(actual, wanted, atol=1e-5)
     for by_window in outputs[2:]:
         assert not by_window[~sounding].any()
+
+
+@pytest.mark.parametrize("with_expert", [True, False])
+def test_model_graph_with_tagger_equals_the_reference_with_and_without_embeddings(with_expert):
+    rng = np.random.default_rng(1)
+    network, weights = make_network(rng)
+    labels = np.arange(80) % N_GENRES
+    embeddings = rng.standard_normal((80, EMBEDDING_SIZE), dtype=np.float32)
+    embeddings[:, :N_GENRES] += 2 * np.eye(N_GENRES, dtype=np.float32)[labels]
+
+    def linear(n: int) -> Linear:
+        return Linear(rng.standard_normal((EMBEDDING_SIZE, n)) / 5, rng.standard_normal(n))
+
+    head = TaggerHead(linear(N_GENRES), linear(3), linear(1), np.array([0, 1, 3]))
+    head = head if with_expert else TaggerHead(head.general)
+    training = [mfcc(make_windows(rng, 3), FEATURES.n_mfcc) for _ in range(20)]
+    ood = FeatureOodScorer.fit(training, training)
+    scorers = [LogitOodScorer.fit(rng.standard_normal((80, N_GENRES)) + np.eye(N_GENRES)[labels], labels) for _ in "ab"]
+    embedding_ood = fit_embedding_scorer(embeddings, labels, N_GENRES)
+    together = Calibrator(1.3, rng.standard_normal(N_GENRES), ood, scorers[0], embedding_ood)
+    alone = Calibrator(0.8, rng.standard_normal(N_GENRES), ood, scorers[1])
+    calibration = Calibration({"lda": 0.4, "tagger": 0.6}, together, alone)
+    session = create_session(build_model(network, calibration, head, FEATURES, "abcd"))
+    windows = make_windows(rng, 7)
+    windows[2] = 0
+    sounding = np.arange(7) != 2
+    mfccs = mfcc(windows[sounding], FEATURES.n_mfcc)
+    logits, distance = mfccs.mean(axis=1) @ weights, ood.distance(mfccs)
+    tagger_logits = head.logits(embeddings[:7])
+    np.testing.assert_allclose(np.exp(tagger_logits.astype(float)).sum(axis=1), 1, atol=1 if with_expert else 1e-5)
+    with_tagger = together.score(logits + 0.6 * tagger_logits[sounding], distance, embeddings[:7][sounding])
+    for given, expected in ((embeddings[:7], with_tagger), (0 * embeddings[:7], alone.score(logits, distance))):
+        outputs = session.run(list(expected._fields), {"windows": windows, "embeddings": given})
+        for name, actual in zip(expected._fields, outputs, strict=True):
+            actual = actual[sounding] if name.startswith("window") else actual
+            np.testing.assert_allclose(actual, getattr(expected, name), atol=1e-5)
 
 
 def test_model_graph_scores_nothing_but_silence_with_finite_values(model):

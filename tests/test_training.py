@@ -25,6 +25,7 @@ from musicclass.errors import ConfigError, DatasetError, LeakError, ModelError
 from musicclass.evaluation.evaluate import compute_metrics, evaluate_tracks, read_predictions
 from musicclass.features import log_mel
 from musicclass.saved_model import load_model
+from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training import cross_validation, export, trainer
 from musicclass.training.batches import ContrastiveBatches, LabelledBatches, LabelledTracks, WindowedTracks
 from musicclass.training.cnn_lstm import build_cnn_lstm
@@ -78,7 +79,7 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tracks(clips):
-    return LabelledTracks.load(clips, [track.id for track in clips.tracks], load_config(None, SMALL).features)
+    return LabelledTracks.load(clips, [track.id for track in clips.tracks], load_config(None, SMALL))
 
 
 @pytest.fixture(scope="module")
@@ -510,12 +511,12 @@ BOTH = pytest.param("cnn_lstm+lda", marks=pytest.mark.slow)
 def test_cross_validation_writes_metrics_of_all_and_of_each_branch(clips, tmp_path, architecture):
     config = load_config(None, (*SMALL, "training.epochs=1", f"model.architecture={architecture}"))
     ids = [track.id for track in clips.tracks]
-    result = cross_validation.run(clips, ids, 2, True, config, tmp_path)
+    result = cross_validation.run(clips, ids, 2, "artist", config, tmp_path)
     assert set(result.metrics) == {architecture, *architecture.split("+")} and len(result.records) == 16
     assert json.loads((tmp_path / "metrics.json").read_text())["branch_weights"] == result.branch_weights
     assert set(read_predictions(tmp_path / "predictions.csv")) == {"cv"} and not (tmp_path / "work").exists()
     with pytest.raises(DatasetError, match="exists already"):
-        cross_validation.run(clips, ids, 2, True, config, tmp_path)
+        cross_validation.run(clips, ids, 2, "artist", config, tmp_path)
 
 
 @pytest.mark.slow
@@ -523,14 +524,14 @@ def test_an_excluded_genre_is_predicted_by_every_fold(clips, tmp_path):
     config, ids = load_config(None, (*SMALL, "model.architecture=lda")), [track.id for track in clips.tracks]
     high = (replace(track, genre="high") if i > 11 else track for i, track in enumerate(clips.tracks))
     three = replace(clips, tracks=tuple(high))
-    result = cross_validation.run(three, ids, 2, True, config, tmp_path, leave_out="hiss")
+    result = cross_validation.run(three, ids, 2, "artist", config, tmp_path, leave_out="hiss")
     assert result.genres == ("high", "tone") and {record.label for record in result.records} == {"high", "tone"}
     content = json.loads((tmp_path / "metrics.json").read_text())["excluded"]
     assert content == {"genre": "hiss", "auroc_of_familiarity": result.auroc} and result.auroc > 0.9
     with pytest.raises(DatasetError, match="at least two other genres"):
-        cross_validation.run(clips, ids, 2, True, config, tmp_path / "few", leave_out="hiss")
+        cross_validation.run(clips, ids, 2, "artist", config, tmp_path / "few", leave_out="hiss")
     with pytest.raises(DatasetError, match="has no genre 'polka'"):
-        cross_validation.run(clips, ids, 2, True, config, tmp_path / "other", leave_out="polka")
+        cross_validation.run(clips, ids, 2, "artist", config, tmp_path / "other", leave_out="polka")
 
 
 @pytest.fixture
@@ -543,20 +544,21 @@ def folds():
         ood = FeatureOodScorer.fit(windows, windows)
         logits = [2 * np.eye(3)[genre] + rng.standard_normal((2, 3)) for genre in labels]
         tracks = tuple(Track(f"{k} {i}", "abc"[genre], f"{k} {i % 10}") for i, genre in enumerate(labels))
-        made.append(HeldOut(tracks, labels, {"lda": logits}, [ood.distance(x) for x in windows], ood))
+        embeddings = [np.zeros((2, EMBEDDING_SIZE), np.float32) for _ in labels]
+        made.append(HeldOut(tracks, labels, {"lda": logits}, [ood.distance(x) for x in windows], embeddings, ood))
     return made
 
 
 def test_each_fold_is_calibrated_on_the_others(folds):
-    records = evaluate_folds(folds, "abc")
+    records = evaluate_folds(folds, "abc", Config())
     assert [record.track for record in records] == [track.id for fold in folds for track in fold.tracks]
     metrics = compute_metrics(records, "abc")
     assert metrics["n_artists"] == 40 and metrics["accuracy"] > 0.8
     last = replace(folds[3], logits={"lda": [logits[:, ::-1] for logits in folds[3].logits["lda"]]})
-    changed = evaluate_folds([*folds[:3], last], "abc")
+    changed = evaluate_folds([*folds[:3], last], "abc", Config())
     assert changed[0] != records[0], "the first fold is calibrated on the last"
     unscaled = replace(folds[3].ood, scale=9 * folds[3].ood.scale)
     rescaled = replace(folds[3], ood=unscaled, distances=[x / 9 for x in folds[3].distances])
-    same = evaluate_folds([*folds[:3], rescaled], "abc")
+    same = evaluate_folds([*folds[:3], rescaled], "abc", Config())
     for actual, expected in zip(same[90:], records[90:], strict=True):  # the last fold's own scale isn't used for it
         assert actual.familiarity == pytest.approx(expected.familiarity)

@@ -1,7 +1,8 @@
 """CSV files about tracks: labels (a data set), artists and splits.
 
 A labels CSV has the columns `track` (a path, absolute or relative to the CSV's folder), `genre` and, optionally,
-`artist`, `source` (the collection) and `confidence` (high, medium or low: of the genre). The audio files may be anywhere.
+`artist`, `source` (the collection) and `confidence` (high, medium or low: of the genre). The audio files may be
+anywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from musicclass.audio_files import unescape_path
 from musicclass.datasets import Dataset, Track
 from musicclass.datasets.cache import audio_hash, cached_features
 from musicclass.errors import DatasetError
-
 
 CONFIDENCES = ("high", "medium", "low")
 

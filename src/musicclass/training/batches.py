@@ -83,7 +83,7 @@ class LabelledTracks:
         return [self.features[track.id].patches for track in self.tracks]
 
     def weights(self, label_weights: Sequence[float], balance: float) -> Floats:
-        """Weights (n_tracks,) with the mean 1: by the confidence of labels, and `balance` of the way to equal genres."""
+        """Weights (n_tracks,), mean 1: by the confidence of labels, and `balance` of the way to equal genres."""
         grades = dict(zip(("high", "medium", "low"), label_weights, strict=True))
         weights = np.array([grades[track.confidence or "high"] for track in self.tracks], np.float64)
         totals = np.bincount(self.labels, weights, len(self.genres))

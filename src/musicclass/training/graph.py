@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from musicclass.config import FeatureConfig
 from musicclass.features import POWER_FLOOR, dct_matrix, hann_window, mel_filterbank
-from musicclass.training import ood
 from musicclass.tagger import EMBEDDING_SIZE
+from musicclass.training import ood
 from musicclass.training.calibration import Calibrator
 from musicclass.training.cross_validation import Calibration
 from musicclass.training.tagger_head import EXPERT_SHARE, EXPERT_SLOPE, Linear, TaggerHead

@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.intp]
 # Tuned on GTZAN: genres held out of training against validation tracks of the others (docs/results.md).
 N_MFCC = 8  # lowest coefficients of the statistics; with more, held-out music is rejected, too
 INPUT_DISTANCE_WEIGHT = 8  # of the squared feature distance in the combined score
-EMBEDDING_WEIGHT = 0.25  # of the embedding's score in the combined score; tuned on genres left out of `music`
+EMBEDDING_WEIGHT = 0.25  # of the embedding's score in the combined score; tuned on genres excluded from training
 OOD_LOGISTIC_SLOPE = 0.3  # from the combined score to familiarity
 DISTANCE_EXPONENT = 6  # from the feature distance to familiarity, where the logits can't be used
 SHRINKAGE = 0.3  # of the logits' covariance towards its diagonal

@@ -1,7 +1,8 @@
 """The tagger branch: embeddings of musicnn -> logits of genres, by logistic regression.
 
-Sources define genres differently: rock of GTZAN, with clips from before 2002, isn't rock of a collection from 2013. So one source may have an expert of its own, and a gate, which is how much a track resembles that source, blends both
-(mixture of experts, Jacobs et al. 1991). In folds by artist that gave 5 more points on GTZAN, and 1 less elsewhere.
+Sources define genres differently: rock of GTZAN, with clips from before 2002, isn't rock of a collection from 2013. So
+one source may have an expert of its own, and a gate, which is how much a track resembles that source, blends both
+(mixture of experts, Jacobs et al. 1991).
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def fit_tagger_head(tracks: LabelledTracks, config: Config) -> TaggerHead:
     indices = np.searchsorted(genres, labels[own])
     expert = _fit(embeddings[own], indices, own_weights, len(genres), config.model.tagger_c)
     balanced = np.where(own, 0.5 / own.mean(), 0.5 / (1 - own.mean()))
-    both = _fit(embeddings, own.astype(np.intp), balanced, 2, config.model.tagger_c)
-    gate = Linear(both.coefficients[:, 1:] - both.coefficients[:, :1], both.intercepts[1:] - both.intercepts[:1])
+    two = _fit(embeddings, own.astype(np.intp), balanced, 2, config.model.tagger_c)
+    gate = Linear(two.coefficients[:, 1:] - two.coefficients[:, :1], two.intercepts[1:] - two.intercepts[:1])
     return TaggerHead(general, expert, gate, genres)
 
 
