@@ -20,7 +20,7 @@ except ImportError:  # run as a script
     BuildHookInterface = object  # type: ignore[assignment,misc]
 
 ROOT = Path(__file__).parent
-TAGGER_SHA256 = "91f067b2b632d69e5681ffd93abd7fd2bf0fbeda324da9ec31a864a0066cd33c"  # of build_tagger's result
+TAGGER_SHA256 = "6a37e7d9fa6cd7e687540b4a4a60e69ea14634adda8019b1312ef0279723f64e"  # of build_tagger's result
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import librosa
 import numpy as np
+import onnx
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +14,7 @@ from musicclass import tagger
 from musicclass.audio import load
 from musicclass.config import FeatureConfig
 from musicclass.features import track_features
+from musicclass.onnx_session import create_session
 from musicclass.tagger import MAX_PATCHES, PATCH_SAMPLES, SAMPLE_RATE, PatchSampler
 from musicclass.windows import window_embeddings
 from tests.conftest import SHARED, make_music, make_noise
@@ -53,9 +57,30 @@ def test_embeddings_of_windows_are_means_or_the_nearest():
     assert not window_embeddings(times, None).any()
 
 
+def reference_log_mel(samples):
+    """musicnn's front end, with soxr and librosa's filters: (n_frames, 96) of samples at 22,050 Hz."""
+    signal = soxr.resample(samples, SAMPLE_RATE, 16_000)
+    frames = np.lib.stride_tricks.sliding_window_view(signal, 512)[::256]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    power = np.abs(np.fft.rfft(frames * hann)) ** 2
+    return np.log10(10_000 * power @ librosa.filters.mel(sr=16_000, n_fft=512, n_mels=96).T + 1)
+
+
+@needs_tagger
+def test_log_mel_of_the_graph_equals_the_reference():
+    model = onnx.load(tagger.TAGGER)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("log_mel", onnx.TensorProto.FLOAT, None))
+    session = create_session(model.SerializeToString())
+    for sound in (make_music(4), 0.1 * make_noise(4)):
+        (frames,) = session.run(["log_mel"], {"samples": sound[None, :PATCH_SAMPLES]})
+        expected = reference_log_mel(sound[TAPS : PATCH_SAMPLES - TAPS])[: frames.shape[1]]
+        difference = np.abs(frames[0, 2 : len(expected) - 2] - expected[2:-2])  # soxr pads with zeros
+        assert difference.max() < 0.03
+
+
 @needs_tagger
 def test_gain_does_not_change_embeddings_and_silence_is_dropped():
-    music = np.concatenate([make_music(20), np.zeros(5 * PATCH_SAMPLES, np.float32)])
+    music = np.concatenate([make_music(20), np.zeros(3 * PATCH_SAMPLES, np.float32)])
     loud, quiet = (tagger.embed(*sample(gain * music)) for gain in (np.float32(1), np.float32(0.25)))
     np.testing.assert_allclose(quiet.embeddings, loud.embeddings, atol=1e-4)
     np.testing.assert_array_equal(quiet.times, loud.times)

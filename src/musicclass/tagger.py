@@ -29,10 +29,9 @@ STATISTICS = Path(__file__).parent / "tag_statistics.csv"  # columns tag, mean, 
 SAMPLE_RATE = 22_050  # Hz
 PATCH_SAMPLES = 66_847  # 3.03 s, 187 frames of musicnn
 EMBEDDING_SIZE = 200
-MAX_PATCHES = 16  # per track; more change hardly any prediction
+MAX_PATCHES = 10  # per track; more change hardly any prediction
 LOUDNESS = -16.0  # dBFS, the RMS level of the network's input
 SILENT_RATIO = 1e-3  # patches 60 dB below the loudest one are dropped
-BATCH = 4  # patches that the network takes at once
 MAX_TAGS = 5
 MIN_Z_SCORE = 1.0  # of a tag that stands out against an average song
 TAGS = (
@@ -109,8 +108,8 @@ def embed(patches: Array, starts: npt.NDArray[np.float64]) -> TrackEmbeddings | 
         return None
     gain = 10 ** (LOUDNESS / 20) / math.sqrt(np.mean(rms[sounds] ** 2))
     samples, starts = patches[sounds] * np.float32(gain), starts[sounds]
-    batches = (samples[first : first + BATCH] for first in range(0, len(samples), BATCH))
-    outputs = [_session().run(["embeddings", "tag_logits"], {"samples": batch}) for batch in batches]
+    # One at a time stays in the processor's cache, which is a third faster than all at once.
+    outputs = [_session().run(["embeddings", "tag_logits"], {"samples": patch[None]}) for patch in samples]
     embeddings, tag_logits = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     times = np.stack([starts, starts + PATCH_SAMPLES / SAMPLE_RATE], axis=1)
     return TrackEmbeddings(embeddings, times, tag_logits)
