@@ -381,7 +381,7 @@ def test_model_page_shows_all_metrics_of_the_card(browser: Browser, server: http
         assert [int(cell.replace("·", "0")) for cell in cells] == [n for row in cv["confusion_matrix"] for n in row]
         expect(page.locator(".reliability tbody tr")).to_have_count(len(cv["reliability_bins"]))
         expect(page.locator(".numbers tbody tr")).to_have_count(10)
-        expect(page.locator("#about-model")).to_contain_text("accuracy 76.9% (test)")
+        expect(page.locator("footer")).to_contain_text("accuracy 76.9% (test)")
     assert "has no metrics" in render_model(card, [])
 
 

@@ -9,7 +9,6 @@ import sys
 import threading
 import webbrowser
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
@@ -23,28 +22,17 @@ import musicclass
 from musicclass import tagger
 from musicclass.errors import ConfigError
 from musicclass.explain import group_edges
-from musicclass.model_page import PageSection, render_model
-from musicclass.page import LAYOUT, render_page
+from musicclass.page import LAYOUT
 from musicclass.palette import genre_color
-from musicclass.saved_model import HISTORY, METRICS_PREFERENCE, SUBSET_NAMES, SavedModel, load_model
+from musicclass.saved_model import HISTORY, SavedModel, load_model
 from musicclass.server import problem_details, routes_library, routes_predict
 from musicclass.server.jobs import Jobs
 from musicclass.server.library_table import LibraryTable
 from musicclass.server.problem_details import ProblemError
 from musicclass.server.security import SecurityMiddleware, is_local
 from musicclass.server.settings import ServerSettings
+from musicclass.server.web_pages import STATIC, make_pages
 
-STATIC = Path(__file__).with_name("static")
-PAGES = {"/": "songs", "/library": "library", "/model": "model"}
-NAV = """<nav aria-label="Pages">
-<a href="/">Songs</a>
-<a href="/library" id="library-link" hidden>Library</a>
-<a href="/model">Model</a>
-</nav>"""
-FOOTER = """<footer class="muted">
-<p><span id="about-model"></span> <a href="/model">Metrics</a> ·
-<a href="/openapi.json">API description (OpenAPI)</a></p>
-</footer>"""
 SHUTDOWN_TIMEOUT = 3  # seconds for open connections
 MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
 ABOUT = """Upload audio, get its genre: of the whole track and of each segment, with a calibrated confidence, and
@@ -102,7 +90,6 @@ def _add_model(app: FastAPI, model: SavedModel, settings: ServerSettings) -> Non
             "band_edges": group_edges(model.features),
             "tags": tagger.TAGS if model.uses_tagger and tagger.available() else [],
             "min_confidence": settings.min_confidence,
-            "library": settings.library is not None,
             "limits": {"bytes": settings.max_upload, "seconds": settings.max_seconds},
         }
 
@@ -132,27 +119,10 @@ def _add_web_ui(app: FastAPI, model: SavedModel, settings: ServerSettings) -> No
     """The pages; scripts and styles at /static."""
     for suffix, media_type in MEDIA_TYPES.items():  # some systems' tables are wrong; browsers then run no script
         mimetypes.add_type(media_type, suffix)
-    mains = {name: (STATIC / f"{name}.html").read_text(encoding="utf-8") for name in ("songs", "library")}
-    mains["model"] = _model_page(model, settings)
-    pages = {path: _render(name, mains[name]) for path, name in PAGES.items()}
+    pages = make_pages(model, settings)
     for path in pages:
         app.add_route(path, lambda request: HTMLResponse(pages[request.scope["path"]]))
     app.mount("/static", StaticFiles(directory=STATIC, packages=[("musicclass", LAYOUT.name)]))
-
-
-def _model_page(model: SavedModel, settings: ServerSettings) -> str:
-    """The model by its card, the least biased metrics first."""
-    card = {name: value for name, value in model.card.items() if name != "versions"}
-    split, metrics = card["data"]["split_name"], card["metrics"]
-    names = {subset: f"{SUBSET_NAMES[subset].capitalize()}, split {split}" for subset in METRICS_PREFERENCE}
-    sections = [PageSection(name, metrics[subset]) for subset, name in names.items() if metrics.get(subset)]
-    return render_model(card, sections, settings.min_confidence)
-
-
-def _render(name: str, main: str) -> str:
-    style = '<link rel="stylesheet" href="/static/style.css">'
-    head = f'{style}\n<script type="module" src="/static/{name}.js"></script>'
-    return render_page(name, main, head, "/", NAV, FOOTER)
 
 
 def serve(settings: ServerSettings, open_browser: bool) -> None:

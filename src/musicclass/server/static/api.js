@@ -1,5 +1,4 @@
 // The client of the server's API.
-import {$, count, percent} from "./dom.js";
 import {setColors} from "./prediction.js";
 
 const WAVEFORM_PEAKS = 1500, POLL_SECONDS = .2;
@@ -17,20 +16,12 @@ async function readJson(response) {
   return body;
 }
 
-document.querySelector(`nav a[href="${location.pathname}"]`)?.setAttribute("aria-current", "page");
-
 let card = null;
-/** The model's card, fetched once; it also completes the header and the footer. */
+/** The model's card, fetched once. */
 export const loadCard = () => card ??= fetchJson("/v1/model").then(loaded => {
-  const {name, genres, colors, library, metrics} = loaded, subset = Object.keys(SUBSETS).find(each => metrics[each]);
-  setColors(colors);
-  const accuracy = subset ? `, accuracy ${percent(metrics[subset].accuracy, 1)} (${SUBSETS[subset]})` : "";
-  $("about-model").textContent = `Model ${name}: ${count(genres.length, "genre")}${accuracy}.`;
-  $("library-link").hidden = !library;
+  setColors(loaded.colors);
   return loaded;
 });
-
-const SUBSETS = {test: "test", cv: "cross-validation", valid: "validation"}; // the least biased first
 
 /** The prediction for a file, with `waveform_peaks`. Calls `onProgress(text, share)`. */
 export async function classifyOnServer(file, onProgress, signal) {

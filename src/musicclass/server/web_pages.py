@@ -1,0 +1,57 @@
+"""The HTML of the web UI: the pages of songs and of a library, which scripts fill, and the page of the model."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+from musicclass.errors import ModelError
+from musicclass.model_page import PageSection, render_model
+from musicclass.page import render_page
+from musicclass.saved_model import METRICS_PREFERENCE, SUBSET_NAMES, SavedModel, best_available_metrics
+from musicclass.server.settings import ServerSettings
+from musicclass.text import plural
+
+STATIC = Path(__file__).with_name("static")
+PAGES = {"/": "songs", "/library": "library", "/model": "model"}  # path -> name
+
+
+def make_pages(model: SavedModel, settings: ServerSettings) -> dict[str, str]:
+    """Path -> page."""
+    return {path: _render(path, name, model, settings) for path, name in PAGES.items()}
+
+
+def _render(path: str, name: str, model: SavedModel, settings: ServerSettings) -> str:
+    head = '<link rel="stylesheet" href="/static/style.css">'
+    if name == "model":
+        main = _model_page(model, settings)
+    else:
+        head += f'\n<script type="module" src="/static/{name}.js"></script>'
+        main = (STATIC / f"{name}.html").read_text(encoding="utf-8")
+    links = [
+        f'<a href="{target}" aria-current="{"page" if target == path else "false"}">{each.capitalize()}</a>'
+        for target, each in PAGES.items()
+        if each != "library" or settings.library
+    ]
+    nav = f'<nav aria-label="Pages">{" ".join(links)}</nav>'
+    about = f'{html.escape(_describe(model))} <a href="/model">Metrics</a>'
+    footer = f'<p>{about} · <a href="/openapi.json">API description (OpenAPI)</a></p>'
+    return render_page(name, main, head, "/", nav, f'<footer class="muted">{footer}</footer>')
+
+
+def _describe(model: SavedModel) -> str:
+    try:
+        subset = best_available_metrics(model.card)
+        accuracy = f", accuracy {model.card['metrics'][subset]['accuracy']:.1%} ({SUBSET_NAMES[subset]})"
+    except ModelError:
+        accuracy = ""
+    return f"Model {model.name}: {plural(len(model.genres), 'genre')}{accuracy}."
+
+
+def _model_page(model: SavedModel, settings: ServerSettings) -> str:
+    """The model by its card, the least biased metrics first."""
+    card = {name: value for name, value in model.card.items() if name != "versions"}
+    split, metrics = card["data"]["split_name"], card["metrics"]
+    names = {subset: f"{SUBSET_NAMES[subset].capitalize()}, split {split}" for subset in METRICS_PREFERENCE}
+    sections = [PageSection(name, metrics[subset]) for subset, name in names.items() if metrics.get(subset)]
+    return render_model(card, sections, settings.min_confidence)
