@@ -113,7 +113,7 @@ def train(
     records = _evaluate(card, model, fitted, dataset, subsets, progress)
     card["summary"] = _summary(card)
     _write_tables_and_plots(out, card, fitted, dataset, subsets, records)
-    frontend, pooling = build_browser_graphs(config.features, "tagger" in config.model.architecture.split("+"))
+    frontend, pooling = build_browser_graphs(config.features, config.model.uses_tagger)
     saved = save_model(out, model, frontend, card, pooling)  # last, so a card means a complete model
     shutil.rmtree(out / cross_validation.WORK)
     return saved
