@@ -131,7 +131,7 @@ class ModelConfig(Section):
     temporal_pooling: str = setting("attention", ("attention", "mean", "last"))  # of the LSTM's outputs
     dropout: float = setting(0.3, "[0, 1)")
     lda_shrinkage: float = setting(0.3, "(0, 1]")  # of the LDA's covariance
-    tagger_c: float = setting(0.01, "(0, inf)")  # inverse L2 penalty of the logistic regression on embeddings
+    tagger_c: float = setting(0.01, "[0, inf)")  # inverse L2 penalty on embeddings; 0: chosen by cross-validation
     tagger_expert: str = setting("", None)  # the source with an expert of its own; "": none
 
     def __post_init__(self) -> None:

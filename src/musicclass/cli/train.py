@@ -8,8 +8,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from musicclass.training.trainer import Monitor, Step
 
 SplitSeedOption = Annotated[int, typer.Option(help="Seed of a random or artist split.")]
+TestSizeOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=0.4, help="Share of tracks for testing; 0: all are trained on. Default: 0 with folds, else 0.15."
+    ),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 ByOption = Annotated[
     Literal["artist", "track", "source"],
@@ -44,17 +51,15 @@ def train(
     dataset: KindOption = "auto",
     artists: ArtistsOption = None,
     name: Annotated[str, typer.Option(help="The model's name; by default, that of its folder.")] = "",
+    test_size: TestSizeOption = None,
     n_seeds: Annotated[int, typer.Option(min=1, help="Train this many models, with other seeds, below OUT.")] = 1,
 ) -> None:
     """Train a model, and evaluate it once on its test tracks."""
-    from musicclass.config import load_config
-
-    chosen = load_config(config, tuple(settings or ()))
+    chosen, tracks, parts = _open(data, dataset, artists, split, split_seed, test_size, config, settings)
     runs = {out: chosen}
     if n_seeds > 1:  # networks of different models have different seeds
         seeds = range(1, 1 + n_seeds * chosen.model.ensemble_size, chosen.model.ensemble_size)
-        runs = {out / f"seed-{i}": load_config(config, (*(settings or ()), f"training.seed={i}")) for i in seeds}
-    tracks, parts = _open(data, dataset, artists, split, split_seed, chosen)
+        runs = {out / f"seed-{i}": replace(chosen, training=replace(chosen.training, seed=i)) for i in seeds}
     with _training(out, out / "tensorboard" if tensorboard else None) as monitor:
         from musicclass.cli.evaluations import show_evaluations, stored_evaluations
         from musicclass.progress import progress_bar
@@ -65,6 +70,7 @@ def train(
                 continue
             saved = train_model(tracks, parts, config_of_run, folder, name, resume, monitor, progress_bar)
             show_evaluations(saved, stored_evaluations(saved))
+    print(branch_summary(saved.card), file=sys.stderr)
     hint = f"evaluate {out}" if n_seeds > 1 else f"predict --model {out.resolve()} FILE"
     print(f"{out} written; try: musicclass {hint}", file=sys.stderr)
 
@@ -84,10 +90,7 @@ def cross_validate(
     artists: ArtistsOption = None,
 ) -> None:
     """Evaluate a configuration by cross-validation. The folds consist of a split's training and validation tracks."""
-    from musicclass.config import load_config
-
-    chosen = load_config(config, tuple(settings or ()))
-    tracks, parts = _open(data, dataset, artists, split, split_seed, chosen)
+    chosen, tracks, parts = _open(data, dataset, artists, split, split_seed, 0, config, settings)
     with _training(out) as monitor:
         from musicclass.progress import progress_bar
         from musicclass.training import cross_validation
@@ -138,17 +141,40 @@ def extract_features(
 
 
 def _open(
-    data: list[Path], kind: str, artists: Path | None, split: str, seed: int, config: Config
-) -> tuple[Dataset, Split]:
+    data: list[Path],
+    kind: str,
+    artists: Path | None,
+    split: str,
+    seed: int,
+    test_size: float | None,
+    preset: str | None,
+    settings: list[str] | None,
+) -> tuple[Config, Dataset, Split]:
+    """The configuration (by default "default" with GTZAN, "transfer" without), the data sets as one, and its split."""
     from musicclass.cli.evaluations import open_data
-    from musicclass.datasets import keep_genres
-    from musicclass.datasets.splits import make_split
+    from musicclass.config import load_config, presets
+    from musicclass.datasets import gtzan, keep_genres
+    from musicclass.datasets.splits import TEST_SIZE, make_split
 
-    tracks = keep_genres(open_data(data, kind, artists), config.training.genres)
-    parts = make_split(tracks, split, seed)
+    tracks = open_data(data, kind, artists)
+    if preset is None:
+        preset = "default" if any(track.id in gtzan.index() for track in tracks.tracks) else "transfer"
+        print(f"configuration {preset}; --config has others: {', '.join(presets())}", file=sys.stderr)
+    config = load_config(preset, tuple(settings or ()))
+    tracks = keep_genres(tracks, config.training.genres)
+    if test_size is None:
+        test_size = 0 if config.training.calibration_folds else TEST_SIZE
+    parts = make_split(tracks, split, seed, test_size)
     counts = ", ".join(f"{len(ids)} {subset}" for subset, ids in parts.subsets().items())
     print(f"{tracks.name}: {len(tracks.genres)} genres; {parts.name} split: {counts}", file=sys.stderr)
-    return tracks, parts
+    return config, tracks, parts
+
+
+def branch_summary(card: dict[str, Any]) -> str:
+    """The branches with their weights, such as "branches: lda 0.21, tagger 0.79 (C 0.01)"."""
+    penalties = {member["architecture"]: f" (C {member['c']:g})" for member in card["members"] if "c" in member}
+    weights = card["calibration"]["branch_weights"].items()
+    return "branches: " + ", ".join(f"{name} {weight:.2f}{penalties.get(name, '')}" for name, weight in weights)
 
 
 def _prepare_keras() -> None:

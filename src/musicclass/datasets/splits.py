@@ -15,8 +15,8 @@ from musicclass.datasets import Dataset, Track, gtzan
 from musicclass.datasets.label_csv import match_track_names, read_column
 from musicclass.errors import DatasetError, LeakError, import_optional
 
-PROPORTIONS = {"train": 0.70, "valid": 0.15, "test": 0.15}
-SUBSETS = tuple(PROPORTIONS)
+SUBSETS = ("train", "valid", "test")
+TEST_SIZE = 0.15  # share of the tracks for testing, and as much for validation
 MAX_LEAKS_SHOWN = 20
 
 
@@ -35,17 +35,18 @@ class Split:
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
-def make_split(dataset: Dataset, how: str = "auto", seed: int = 42) -> Split:
+def make_split(dataset: Dataset, how: str = "auto", seed: int = 42, test_size: float = TEST_SIZE) -> Split:
     """Split by `how`:
 
     auto      filtered with GTZAN, artist where artists are known, else random
-    random    70/15/15 in each genre; exact replicas stay together, artists don't
+    random    70/15/15 (with the default `test_size`) in each genre; exact replicas stay together, artists don't
     artist    the same, and all tracks of an artist stay together; tracks of unknown artists are used in training only
     filtered  GTZAN without its faults, by artist (Kereliuk, Sturm, Larsen 2015); tracks of other data sets are
               where GTZAN has their artist, else in training, but none is in the test set
     FILE.csv  columns track, split (train, valid, test; excluded or empty: not used) and, optionally, artist
 
-    Raises DatasetError when it can't be done, LeakError when a split from a file leaks.
+    With a `test_size` of 0, random and artist use all tracks in training: for models that calibrate by folds. Raises
+    DatasetError when it can't be done, LeakError when a split from a file leaks.
     """
     how = _default_split(dataset) if how == "auto" else how
     tracks, from_file = dataset.tracks, how.lower().endswith(".csv")
@@ -54,12 +55,12 @@ def make_split(dataset: Dataset, how: str = "auto", seed: int = 42) -> Split:
         tracks = tuple(replace(track, artist=artists.get(track.id, track.artist)) for track in tracks)
         subset_of, check_artists = _from_file(dataset, Path(how)), bool(artists)
     elif how in METHODS:
-        subset_of, check_artists = METHODS[how](tracks, seed), how != "random"
+        subset_of, check_artists = METHODS[how](tracks, seed, test_size), how != "random"
     else:
         raise DatasetError(f"unknown split {how!r}; choose auto, {', '.join(METHODS)} or FILE.csv")
     train, valid, test = (tuple(t.id for t in tracks if subset_of.get(t.id) == subset) for subset in SUBSETS)
     split = Split(Path(how).name, train, valid, test, seed)
-    if not train or not (valid or from_file):  # a split from a file may be for training with calibration folds
+    if not train or not (valid or from_file or test_size == 0):  # these may be for training with calibration folds
         raise DatasetError(
             f"split {how}: too few tracks, {len(train)} for training and {len(valid)} for validation; "
             "add tracks, or choose another --split"
@@ -93,21 +94,23 @@ def check_leakage(split: Split, tracks: Iterable[Track], artists: bool) -> None:
         raise LeakError(f"split {split.name} leaks between subsets; move these tracks into one subset:\n  {shown}")
 
 
-def _random(tracks: Sequence[Track], seed: int) -> dict[str, str]:
-    return _stratified_group_split(tracks, {track.id: track.audio_hash or track.id for track in tracks}, seed)
+def _random(tracks: Sequence[Track], seed: int, test_size: float) -> dict[str, str]:
+    return _stratified_group_split(
+        tracks, {track.id: track.audio_hash or track.id for track in tracks}, seed, test_size
+    )
 
 
-def _by_artist(tracks: Sequence[Track], seed: int) -> dict[str, str]:
+def _by_artist(tracks: Sequence[Track], seed: int, test_size: float) -> dict[str, str]:
     """Groups are tied by artists and exact replicas; a group with an unknown artist is used in training only."""
     if not any(track.artist for track in tracks):
         raise DatasetError("no artists are known; give a CSV (track, artist) with --artists, or use --split random")
     group_of, unknown = artist_groups(tracks)
     known = [track for track in tracks if group_of[track.id] not in unknown]
     training_only = {track.id: "train" for track in tracks if group_of[track.id] in unknown}
-    return _stratified_group_split(known, group_of, seed) | training_only
+    return _stratified_group_split(known, group_of, seed, test_size) | training_only
 
 
-def _filtered(tracks: Sequence[Track], seed: int) -> dict[str, str]:
+def _filtered(tracks: Sequence[Track], seed: int, test_size: float) -> dict[str, str]:
     index = gtzan.index()
     if not any(track.id in index for track in tracks):
         raise DatasetError(f"split filtered is for GTZAN, which has no track {tracks[0].id}; use --split auto")
@@ -126,11 +129,16 @@ def _filtered(tracks: Sequence[Track], seed: int) -> dict[str, str]:
 METHODS = {"random": _random, "artist": _by_artist, "filtered": _filtered}
 
 
-def _stratified_group_split(tracks: Iterable[Track], group_of: dict[str, str], seed: int) -> dict[str, str]:
+def _stratified_group_split(
+    tracks: Iterable[Track], group_of: dict[str, str], seed: int, test_size: float
+) -> dict[str, str]:
     """Track id -> subset. Groups, large ones first, go where their genres are furthest below their proportion.
 
     A genre's last groups go to the subsets that have none of it yet.
     """
+    if test_size == 0:
+        return {track.id: "train" for track in tracks}
+    proportions = {"train": 1 - 2 * test_size, "valid": test_size, "test": test_size}
     members: dict[str, list[Track]] = defaultdict(list)
     for track in sorted(tracks, key=lambda track: track.id):
         members[group_of[track.id]].append(track)
@@ -146,7 +154,7 @@ def _stratified_group_split(tracks: Iterable[Track], group_of: dict[str, str], s
         empty = {genre: [s for s in SUBSETS if not placed[genre, s]] for genre in genres}
         urgent = [s for genre, subsets in empty.items() if len(subsets) >= n_groups_left[genre] for s in subsets]
         room = {
-            s: sum(n * (1 - (placed[g, s] + n) / (total[g] * PROPORTIONS[s])) for g, n in genres.items())
+            s: sum(n * (1 - (placed[g, s] + n) / (total[g] * proportions[s])) for g, n in genres.items())
             for s in SUBSETS
         }
         subset = max(urgent or SUBSETS, key=room.__getitem__)

@@ -345,6 +345,13 @@ def evaluate_records(records: Sequence[Record], tracks: Sequence[Track], genres:
     return metrics
 
 
+def calibration_folds(tracks: Sequence[Track], n_folds: int) -> tuple[list[Split], str]:
+    """At most `n_folds` folds, and what they keep together: "artist", or "track" where no artist is known."""
+    by = "artist" if any(track.artist for track in tracks) else "track"
+    groups = len({track.artist for track in tracks} - {""}) if by == "artist" else len(tracks)
+    return _folds(tracks, max(2, min(n_folds, groups)), by), by
+
+
 def _exclude(dataset: Dataset, genre: str) -> tuple[Dataset, Dataset]:
     """The data set without a genre, and that genre alone."""
     if genre not in dataset.genres:

@@ -21,7 +21,7 @@ from musicclass import plots, saved_model
 from musicclass.classifier import Classifier
 from musicclass.config import Config, to_dict
 from musicclass.datasets import Dataset
-from musicclass.datasets.splits import Split, artist_kfold, check_leakage
+from musicclass.datasets.splits import Split, check_leakage
 from musicclass.errors import DatasetError
 from musicclass.evaluation.evaluate import Record, compute_metrics, evaluate_tracks, write_predictions
 from musicclass.evaluation.report import Evaluation, summarize_accuracy
@@ -141,7 +141,7 @@ def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monit
         heldout = cross_validation.predict_heldout(networks, head, training, valid, config)
         calibration = cross_validation.calibrate([heldout], config, heldout.ood, heldout.embedding_ood)
         return Fitted(training, networks, head, calibration, f"{len(valid)} validation tracks", [])
-    folds = artist_kfold(training.tracks, config.training.calibration_folds)
+    folds, by = cross_validation.calibration_folds(training.tracks, config.training.calibration_folds)
     by_fold = cross_validation.cross_validate(config, training, folds, work, monitor)
     cv = cross_validation.evaluate_folds(by_fold, training.genres, config)
     networks = train_networks(config, training, None, work, monitor)
@@ -151,7 +151,7 @@ def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monit
     if head:
         embedding_ood = cross_validation.embedding_scorer(training)
     calibration = cross_validation.calibrate(by_fold, config, ood, embedding_ood)
-    data = f"{len(cv)} held-out tracks of {len(folds)} folds by artist"
+    data = f"{len(cv)} held-out tracks of {len(folds)} folds by {by}"
     return Fitted(training, networks, head, calibration, data, cv)
 
 
