@@ -84,7 +84,7 @@ def test_model_graph_with_tagger_equals_the_reference_with_and_without_embedding
     def linear(n: int) -> Linear:
         return Linear(rng.standard_normal((EMBEDDING_SIZE, n)) / 5, rng.standard_normal(n))
 
-    head = TaggerHead(linear(N_GENRES), linear(3), linear(1), np.array([0, 1, 3]))
+    head = TaggerHead(linear(N_GENRES), 0.01, linear(3), linear(1), np.array([0, 1, 3]))
     head = head if with_expert else TaggerHead(head.general)
     training = [mfcc(make_windows(rng, 3), FEATURES.n_mfcc) for _ in range(20)]
     ood = FeatureOodScorer.fit(training, training)

@@ -40,6 +40,7 @@ class TaggerHead:
     """The classifier of embeddings. Without an expert, `general` is all of it."""
 
     general: Linear
+    c: float = 0.0  # the inverse penalty that it was fitted with
     expert: Linear | None = None  # of the genres in `expert_genres`
     gate: Linear | None = None  # one output: the log odds of the expert's source
     expert_genres: Ints | None = None  # their indices
@@ -70,7 +71,7 @@ def fit_tagger_head(tracks: LabelledTracks, config: Config) -> TaggerHead:
     own = np.array([track.source == config.model.tagger_expert != "" for track in tracks.tracks])
     genres = np.unique(labels[own])
     if own.all() or len(genres) < 2:
-        return TaggerHead(general)
+        return TaggerHead(general, c)
     own_tracks = tracks.subset_of(own)
     own_weights = own_tracks.weights(config.training.label_weights, 1.0)
     indices = np.searchsorted(genres, labels[own])
@@ -78,7 +79,7 @@ def fit_tagger_head(tracks: LabelledTracks, config: Config) -> TaggerHead:
     balanced = np.where(own, 0.5 / own.mean(), 0.5 / (1 - own.mean()))
     two = _fit(embeddings, own.astype(np.intp), balanced, 2, c)
     gate = Linear(two.coefficients[:, 1:] - two.coefficients[:, :1], two.intercepts[1:] - two.intercepts[:1])
-    return TaggerHead(general, expert, gate, genres)
+    return TaggerHead(general, c, expert, gate, genres)
 
 
 def _choose_c(embeddings: Array, labels: Ints, weights: Floats, folds: Ints, n_genres: int) -> float:

@@ -39,7 +39,12 @@ from musicclass.training.ood import FeatureOodScorer
 from musicclass.training.tagger_head import TaggerHead, fit_tagger_head
 from musicclass.training.trainer import Monitor, Trained, train_networks
 
-NETWORK_NAMES = {"cnn_lstm": "CNN-LSTM", "lda": "LDA", "baseline": "baseline CNN-LSTM"}
+NETWORK_NAMES = {
+    "cnn_lstm": "CNN-LSTM",
+    "lda": "LDA",
+    "baseline": "baseline CNN-LSTM",
+    "tagger": "a classifier of musicnn's embeddings",
+}
 QUANTIZATION_STEP = 4  # every so many of the training windows are used for the ranges of int8
 
 
@@ -92,7 +97,7 @@ def train(
         "summary": "",
         "genres": list(dataset.genres),
         "config": to_dict(config),
-        "members": [_member(each, config) for members in fitted.networks.values() for each in members],
+        "members": _members(fitted, config),
         "data": {
             "name": dataset.name,
             "warnings": list(dataset.warnings),
@@ -165,6 +170,13 @@ def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes]:
         full = [each for each in windows if each.shape[1] == config.features.window_frames]
         network = quantize_int8(network, np.concatenate(full or windows[:1])[::QUANTIZATION_STEP])
     return ensemble, build_model(network, fitted.calibration, fitted.head, config.features, fitted.training.genres)
+
+
+def _members(fitted: Fitted, config: Config) -> list[dict[str, Any]]:
+    members = [_member(each, config) for trained in fitted.networks.values() for each in trained]
+    if fitted.head:
+        members.append({"architecture": "tagger", "c": fitted.head.c, "expert": config.model.tagger_expert})
+    return members
 
 
 def _member(trained: Trained, config: Config) -> dict[str, Any]:
