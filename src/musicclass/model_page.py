@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from musicclass.errors import import_optional
 from musicclass.page import LAYOUT
-from musicclass.text import percent
+from musicclass.text import percent, plural
 
 SUMMARY = {  # metric -> its name and format
     "accuracy": ("accuracy", ".1%"),
@@ -69,7 +69,7 @@ def render_model(
 ) -> str:
     """The HTML of the page, for page.render_page; `more` are values for parts that the web UI doesn't have."""
     environment = import_optional("jinja2", "plot").Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    functions = (summary_rows, interval_name, overlap_warning, genre_rows, percent, zip, sum)
+    functions = (summary_rows, interval_name, overlap_warning, genre_rows, percent, plural, zip, sum)
     environment.globals |= {function.__name__: function for function in functions}
     template = environment.from_string((LAYOUT / "model.html.j2").read_text(encoding="utf-8"))
     text = json.dumps({name: card[name] for name in DETAILS if name in card}, indent=1, ensure_ascii=False)

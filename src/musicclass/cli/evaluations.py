@@ -29,6 +29,7 @@ from musicclass.saved_model import (
     SavedModel,
     best_available_metrics,
 )
+from musicclass.text import plural
 
 
 def open_data(data: Path | Sequence[Path], kind: str, artists: Path | None) -> Dataset:
@@ -100,7 +101,8 @@ def show_evaluations(model: SavedModel, evaluations: list[Evaluation]) -> None:
 def evaluation_table(evaluation: Evaluation, genres: Sequence[str]) -> None:
     """The metrics of an evaluation, those of them that it has; the confusion matrix with recall and precision."""
     metrics, console = evaluation.metrics, _console()
-    console.print(f"[bold]{escape(evaluation.title)}[/] ({metrics['n_tracks']} tracks; {interval_name(metrics)})")
+    tracks = plural(metrics["n_tracks"], "track")
+    console.print(f"[bold]{escape(evaluation.title)}[/] ({tracks}; {interval_name(metrics)})")
     for note in (overlap_warning(metrics), metrics.get("note")):
         if note:
             console.print(f"  {escape(note)}")
@@ -138,9 +140,10 @@ def comparison_table(result: dict[str, Any], first: str, second: str) -> None:
     conclusion = f"{second if b > a else first} is better" if p < 0.05 else "no significant difference"
     test = "sign-flip test by artist" if by_artist else "McNemar's exact test"
     console = _console()
-    console.print(f"{result['n_tracks']} tracks in common")
+    console.print(f"{plural(result['n_tracks'], 'track')} in common")
     for name, accuracy, only in ((first, a, result["only_a_correct"]), (second, b, result["only_b_correct"])):
-        console.print(f"  {escape(name)}: accuracy {accuracy:.1%}, {only} tracks that only it predicts correctly")
+        tracks = plural(only, "track")
+        console.print(f"  {escape(name)}: accuracy {accuracy:.1%}, {tracks} that only it predicts correctly")
     console.print(f"  difference {b - a:+.1%}, {interval_name(result)} {escape(f'[{low:+.1%}, {high:+.1%}]')}")
     console.print(f"  {test}: p = {p:.3g}: {escape(conclusion)}")
 

@@ -15,6 +15,7 @@ from musicclass.library.remote import is_remote
 from musicclass.prediction import UNKNOWN
 from musicclass.server.library_table import LibraryTable, LibraryTrack
 from musicclass.server.problem_details import ProblemError
+from musicclass.text import plural
 
 Row = Annotated[int, Path(ge=0, lt=2**31)]
 Order = Literal["least_confident", "most_confident", "path", "genre"]
@@ -119,7 +120,7 @@ def _add_songs(router: APIRouter, table: LibraryTable) -> None:
 def _track(table: LibraryTable, row: int) -> LibraryTrack:
     tracks = table.tracks()
     if row >= len(tracks):
-        raise ProblemError(404, "no_such_song", f"the library has {len(tracks)} songs")
+        raise ProblemError(404, "no_such_song", f"the library has {plural(len(tracks), 'song')}")
     return tracks[row]
 
 
