@@ -68,9 +68,12 @@ def choose_tracks(model: SavedModel, dataset: Dataset, split: str | None, subset
     """
     own = model.card["data"]["split_name"]
     how, present = split or own, {track.id for track in dataset.tracks}
+    rows = model.read_table(SPLIT)
+    if split is None and rows and not present & {row["track"] for row in rows}:
+        return present, "all tracks, none of which the model was trained on"
     if how == "all":
         return present, "all tracks"
-    ids = present & {row["track"] for row in model.read_table(SPLIT) if row["split"] == subset}
+    ids = present & {row["track"] for row in rows if row["split"] == subset}
     if split or (not ids and not own.endswith(".csv")):
         ids = set(make_split(dataset, how, model.card["data"]["split_seed"]).subsets()[subset])
     if not ids:
