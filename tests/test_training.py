@@ -32,6 +32,7 @@ from musicclass.training.cnn_lstm import build_cnn_lstm
 from musicclass.training.cross_validation import HeldOut, evaluate_folds
 from musicclass.training.ensemble import (
     TEMPERATURE,
+    build_backbone,
     build_ensemble,
     build_network,
     network_configs,
@@ -162,6 +163,20 @@ def test_an_ensemble_is_the_weighted_sum_of_its_branches_means():
     expected = 0.3 * outputs["cnn_lstm"] + 0.7 * outputs["lda"]
     np.testing.assert_allclose(to_numpy(ensemble(windows)), expected, atol=1e-5)
     assert ensemble.count_params() == sum(n.count_params() for items in networks.values() for n in items)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_backbone_onnx_gives_the_inputs_of_the_logits(n):
+    config = load_config(None, (*CNN, f"model.ensemble_size={n}"))
+    networks = build_networks(config)["cnn_lstm"]
+    exported = to_onnx(build_backbone(networks), "features")
+    windows = np.random.default_rng(0).standard_normal((4, 30, 20)).astype(np.float32)
+    features = np.split(onnx_predict_fn(exported)(windows), n, axis=1)
+    for network, x in zip(networks, features, strict=True):
+        weights, biases = network.get_layer("logits").get_weights()
+        np.testing.assert_allclose(x @ weights + biases, to_numpy(network(windows)), atol=1e-4)
+    graph = onnx.load_model_from_string(exported).graph
+    assert [x.name for x in (*graph.input, *graph.output)] == ["mfcc", "features"]
 
 
 # LDA
@@ -406,8 +421,8 @@ def test_a_loss_that_is_not_finite_is_an_error_with_a_remedy(clips, tmp_path, ea
 def test_the_saved_model_is_complete(model, clips):
     saved, steps = model
     assert {path.name for path in saved.path.iterdir()} == {
-        "model.onnx", "frontend.onnx", "card.json", "split.csv", "predictions.csv", "history.csv", "history.png",
-        "confusion_matrix.png", "reliability.png",
+        "model.onnx", "frontend.onnx", "backbone.onnx", "card.json", "split.csv", "predictions.csv", "history.csv",
+        "history.png", "confusion_matrix.png", "reliability.png",
     }  # fmt: skip
     card = json.loads((saved.path / "card.json").read_text())
     assert card["genres"] == ["hiss", "tone"] and card["metrics"]["test"]["accuracy"] == 1

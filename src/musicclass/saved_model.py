@@ -2,6 +2,7 @@
 
 model.onnx       log-mel windows -> calibrated probabilities and familiarity (training/graph.py)
 frontend.onnx    samples -> log-mel windows, and patches for the tagger; for the browser
+backbone.onnx    MFCC windows -> features (n_windows, d) of the CNN-LSTMs, for models that build on them; optional
 pooling.onnx     the tagger's outputs -> embeddings of windows, tags; for the browser, only with models that use it
 card.json        genres, configuration, data, calibration and metrics
 split.csv        columns track, split, artist; `train --split` reads it
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MODEL, FRONTEND, POOLING, CARD = "model.onnx", "frontend.onnx", "pooling.onnx", "card.json"
+BACKBONE = "backbone.onnx"
 SPLIT, PREDICTIONS, HISTORY = "split.csv", "predictions.csv", "history.csv"
 FORMAT = 3
 DEFAULT_MODEL = "gtzan"  # of the command line, Python, the server and beets
@@ -128,13 +130,15 @@ def load_model(source: str | Path = DEFAULT_MODEL) -> SavedModel:
     return SavedModel(path, genres, features, card)
 
 
-def save_model(path: Path, model: bytes, frontend: bytes, card: dict[str, Any], pooling: bytes = b"") -> SavedModel:
+def save_model(
+    path: Path, model: bytes, frontend: bytes, card: dict[str, Any], pooling: bytes = b"", backbone: bytes = b""
+) -> SavedModel:
     """Write the graphs that aren't empty, then the card, and load them again to verify them.
 
     In between, an older card doesn't match the new graph, so that a model is never mixed from two.
     """
     card = {"format": FORMAT, **card, "sha256": hashlib.sha256(model).hexdigest()}
-    for name, content in {MODEL: model, FRONTEND: frontend, POOLING: pooling}.items():
+    for name, content in {MODEL: model, FRONTEND: frontend, POOLING: pooling, BACKBONE: backbone}.items():
         if content:
             with write_atomically(path / name) as file:
                 file.write(content)

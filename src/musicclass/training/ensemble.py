@@ -56,6 +56,13 @@ def backbone(network: keras.Model) -> keras.Model:
     return keras.Model(network.inputs, network.get_layer("logits").input)
 
 
+def build_backbone(networks: Sequence[keras.Model]) -> keras.Model:
+    """One network from the CNN-LSTMs of a model: MFCC windows -> their pooled vectors, concatenated (n_windows, d)."""
+    mfcc = keras.Input((None, networks[0].input_shape[-1]), name="mfcc")
+    pooled = [backbone(network)(mfcc) for network in networks]
+    return keras.Model(mfcc, layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0], name="backbone")
+
+
 def build_ensemble(networks: Mapping[str, Sequence[keras.Model]], weights: Mapping[str, float]) -> keras.Model:
     """One network from those of each branch: logits are averaged in each branch, then summed with its weight."""
     n_mfcc = next(iter(networks.values()))[0].input_shape[-1]

@@ -28,8 +28,8 @@ TOLERANCE = 1e-5  # relative to the largest logit, if that is above 1
 CALIBRATION_BATCH = 16  # windows
 
 
-def to_onnx(model: keras.Model) -> bytes:
-    """A network as ONNX, whose input may have any number of windows and frames.
+def to_onnx(model: keras.Model, output: str = "logits") -> bytes:
+    """A network as ONNX, whose input may have any number of windows and frames, and whose output has that name.
 
     Only Keras on TensorFlow exports LSTMs as ONNX's own; with another backend, a second process does it. Raises
     ModelError when the outputs differ from Keras's.
@@ -51,7 +51,7 @@ def to_onnx(model: keras.Model) -> bytes:
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode:
                 raise ModelError(f"the export under TensorFlow failed:\n{done.stderr.strip()[-2000:]}")
-        exported = target.read_bytes()
+        exported = _name_output(target.read_bytes(), output)
     _compare(model, exported)
     return exported
 
@@ -106,6 +106,16 @@ def _export(model: keras.Model, target: Path) -> None:
     model(np.zeros((1, 32, model.input_shape[-1]), np.float32))  # Keras exports only models that have been called
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
         model.export(str(target), format="onnx", verbose=False)
+
+
+def _name_output(network: bytes, name: str) -> bytes:
+    import onnx
+
+    model = onnx.load_model_from_string(network)
+    model.graph.node.append(onnx.helper.make_node("Identity", [model.graph.output[0].name], [name]))
+    model.graph.output[0].name = name
+    renamed: bytes = model.SerializeToString()
+    return renamed
 
 
 def _compare(model: keras.Model, exported: bytes) -> None:

@@ -32,7 +32,7 @@ from musicclass.training import cross_validation
 from musicclass.training.batches import LabelledTracks, WindowedTracks
 from musicclass.training.browser_graph import build_browser_graphs
 from musicclass.training.cross_validation import Calibration, evaluate_records
-from musicclass.training.ensemble import build_ensemble
+from musicclass.training.ensemble import build_backbone, build_ensemble
 from musicclass.training.export import quantize_int8, to_onnx
 from musicclass.training.graph import build_model
 from musicclass.training.ood import FeatureOodScorer
@@ -91,7 +91,7 @@ def train(
         for subset, ids in split.subsets().items()
     }
     fitted = _fit(tracks, split, config, out / cross_validation.WORK, monitor or Monitor())
-    ensemble, model = _export(fitted, config)
+    ensemble, model, backbone = _export(fitted, config)
     card: dict[str, Any] = {
         "name": name or out.resolve().name,
         "summary": "",
@@ -119,7 +119,7 @@ def train(
     card["summary"] = _summary(card)
     _write_tables_and_plots(out, card, fitted, dataset, subsets, records)
     frontend, pooling = build_browser_graphs(config.features, config.model.uses_tagger)
-    saved = save_model(out, model, frontend, card, pooling)  # last, so a card means a complete model
+    saved = save_model(out, model, frontend, card, pooling, backbone)  # last, so a card means a complete model
     shutil.rmtree(out / cross_validation.WORK)
     return saved
 
@@ -160,8 +160,8 @@ def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monit
     return Fitted(training, networks, head, calibration, data, cv)
 
 
-def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes]:
-    """The networks as one, and model.onnx."""
+def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes, bytes]:
+    """The networks as one, model.onnx, and backbone.onnx, which is empty without CNN-LSTMs."""
     networks = {branch: [each.network for each in members] for branch, members in fitted.networks.items()}
     ensemble = build_ensemble(networks, fitted.calibration.weights)
     network = to_onnx(ensemble)
@@ -169,7 +169,9 @@ def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes]:
         windows = WindowedTracks.of(fitted.training, config.features).windows
         full = [each for each in windows if each.shape[1] == config.features.window_frames]
         network = quantize_int8(network, np.concatenate(full or windows[:1])[::QUANTIZATION_STEP])
-    return ensemble, build_model(network, fitted.calibration, fitted.head, config.features, fitted.training.genres)
+    backbone = to_onnx(build_backbone(networks["cnn_lstm"]), "features") if "cnn_lstm" in networks else b""
+    model = build_model(network, fitted.calibration, fitted.head, config.features, fitted.training.genres)
+    return ensemble, model, backbone
 
 
 def _members(fitted: Fitted, config: Config) -> list[dict[str, Any]]:
