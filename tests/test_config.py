@@ -43,6 +43,8 @@ def test_settings_override_a_toml_file_that_overrides_the_defaults(tmp_path):
         ("model.filters=[0, 2, 3, 4]", r"\[1, inf\)"),
         ("model.architecture=transformer", "one of cnn_lstm"),
         ("model.dropout=1.5", r"\[0, 1\)"),
+        ("training.label_weights=[1.0, 0.5]", "three weights: high, medium, low"),
+        ("training.label_weights=[0.0, 1.0, 1.0]", "of high must be above 0"),
         ("features.n_mfcc=500", "at most n_mels_kept"),
         ("features.fmax=20000", "at most 11025 Hz"),
     ],

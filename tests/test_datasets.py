@@ -175,7 +175,9 @@ def test_damaged_archives_are_refused_and_none_is_overwritten(tmp_path):
     good, bad = dict(np.load(tmp_path / "mine.npz")), tmp_path / "bad.npz"
     for name, value, message in (
         ("n_frames", good["n_frames"][:-1], "create it anew"), ("ids", good["ids"][[0] * 4], "create it anew"),
-        ("log_mel", good["log_mel"][:, :9], "create it anew"), ("ids", np.array([{}], dtype=object), "not an archive"),
+        ("log_mel", good["log_mel"][:, :9], "create it anew"),
+        ("confidences", np.full(len(good["ids"]), "sure"), "unknown confidence 'sure'"),
+        ("ids", np.array([{}], dtype=object), "not an archive"),
     ):  # fmt: skip
         np.savez(bad, **(good | {name: value}))
         with pytest.raises(DatasetError, match=message):

@@ -41,6 +41,7 @@ def test_metrics_match_scikit_learn(n, seed):
     report = sk.classification_report(labels, predicted, **options)
     assert metrics["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
     assert metrics["macro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    assert metrics["macro_recall"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
     assert metrics["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities, labels=[0, 1, 2]))
     assert metrics["confusion_matrix"] == sk.confusion_matrix(labels, predicted, labels=[0, 1, 2]).tolist()
     for genre, scores in metrics["genres"].items():

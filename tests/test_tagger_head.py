@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,7 @@ SMALL = ("model.architecture=lda+tagger", "features.n_mfcc=12", "features.window
 
 
 def make_dataset(n: int = 36, sources: tuple[str, ...] = ("a", "b"), without: int = 0) -> Dataset:
-    """Tracks with noise as log-mel frames and embeddings that tell their genre; the first `without` have none."""
+    """Tracks with noise as log-mel frames and embeddings that show their genre; the first `without` have none."""
     rng = np.random.default_rng(0)
     tracks, features = [], {}
     for i in range(n):
@@ -146,3 +147,34 @@ def test_folds_are_by_track_where_no_artist_is_known():
     tracks = [replace(track, artist="") for track in make_dataset(9).tracks]
     folds, by = cross_validation.calibration_folds(tracks, 3)
     assert by == "track" and sorted(i for fold in folds for i in fold.valid) == sorted(t.id for t in tracks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("without", ["c", "abc"])
+def test_sources_without_embeddings_count_for_the_first_branch_alone(without, tmp_path):
+    """As archives of log-mel frames alone."""
+    complete, config = make_dataset(45, sources=("a", "b", "c")), load_config(None, SMALL)
+
+    def features(track: Track, features: FeatureConfig, with_tagger: bool) -> TrackFeatures:
+        result = complete.features(track, features, with_tagger)
+        return result._replace(patches=None) if track.source in without else result
+
+    dataset, ids = replace(complete, features=features), [track.id for track in complete.tracks]
+    result = cross_validation.run(dataset, ids, 5, "source", config, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    assert set(metrics["first branch"]["sources"]) == set(metrics["lda+tagger"]["sources"]) == {"a", "b", "c"}
+    assert metrics["lda+tagger"]["n_tracks"] == len(result.records) == 45
+    if without == "c":
+        assert set(metrics["tagger"]["sources"]) == {"a", "b"} and metrics["tagger"]["macro_recall"] > 0.85
+        alone, together = (metrics[name]["sources"]["c"] for name in ("first branch", "lda+tagger"))
+        assert alone["accuracy"] == together["accuracy"]
+    else:
+        assert "tagger" not in metrics
+
+
+def test_labels_of_low_confidence_alone_cannot_calibrate(tmp_path):
+    dataset, config = make_dataset(12), load_config(None, SMALL)
+    tracks = tuple(replace(track, confidence="low" if track.source == "b" else "") for track in dataset.tracks)
+    with pytest.raises(DatasetError, match="high or medium confidence in two or more folds"):
+        cross_validation.run(replace(dataset, tracks=tracks), [t.id for t in tracks], 5, "source", config, tmp_path)
+    assert not any((tmp_path / "work").glob("*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import replace
 
 import keras
@@ -23,7 +24,7 @@ from musicclass.datasets import Track, folder
 from musicclass.datasets.splits import Split, make_split
 from musicclass.errors import ConfigError, DatasetError, LeakError, ModelError
 from musicclass.evaluation.evaluate import compute_metrics, evaluate_tracks, read_predictions
-from musicclass.features import log_mel
+from musicclass.features import TrackFeatures, log_mel
 from musicclass.saved_model import load_model
 from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training import cross_validation, export, trainer
@@ -256,6 +257,26 @@ def test_batches_are_reproducible_and_differ_between_epochs(tracks):
     pairs, ids = ContrastiveBatches(tracks, load_config(None, SMALL))[0]
     np.testing.assert_array_equal(ids[:16], ids[16:])
     assert all(not np.array_equal(a, b) for a, b in zip(pairs[:16], pairs[16:], strict=True))
+
+
+def test_crops_are_drawn_by_genre_and_by_confidence_of_labels():
+    lengths = {"a": 6, "b": 60}
+    tracks = [Track(f"{g}{i}", g, confidence="low" if i % 2 else "") for g, n in lengths.items() for i in range(n)]
+    frames = np.random.default_rng(0).random((40, 112), dtype=np.float32)
+    labelled = LabelledTracks(("a", "b"), tuple(tracks), {track.id: TrackFeatures(frames, 1.0) for track in tracks})
+    settings = (*SMALL, "training.crops_per_track=30")
+
+    def draw(*more: str) -> dict[tuple[str, str], int]:
+        batches = LabelledBatches(labelled, load_config(None, (*settings, *more)))
+        chosen = np.concatenate([batches._choose(i)[0] for i in range(len(batches))])
+        return Counter((tracks[i].genre, tracks[i].confidence) for i in chosen)
+
+    assert draw() == {("a", ""): 90, ("a", "low"): 90, ("b", ""): 900, ("b", "low"): 900}
+    counts, total = draw("training.genre_balance=1", "training.label_weights=[1.0, 1.0, 0.25]"), 66 * 30
+    for genre in "ab":
+        assert counts[genre, ""] + counts[genre, "low"] == pytest.approx(total / 2, rel=0.1)
+        assert counts[genre, "low"] == pytest.approx(counts[genre, ""] / 4, rel=0.2)
+    assert ("b", "low") not in draw("training.label_weights=[1.0, 1.0, 0.0]")
 
 
 def test_supervised_contrastive_loss_equals_its_formula():

@@ -192,6 +192,7 @@ class TrainConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(len(self.label_weights) == 3, "training.label_weights needs three weights: high, medium, low")
+        _check(self.label_weights[0] > 0, "training.label_weights: that of high must be above 0")
 
 
 @dataclass(frozen=True)

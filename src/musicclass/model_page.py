@@ -13,6 +13,7 @@ from musicclass.text import percent, plural
 SUMMARY = {  # metric -> its name and format
     "accuracy": ("accuracy", ".1%"),
     "macro_f1": ("macro F1", ".1%"),
+    "macro_recall": ("macro recall", ".1%"),
     "log_loss": ("log loss", ".3f"),
     "ece": ("adaptive ECE", ".3f"),
     "ece_if_calibrated": ("ECE if perfectly calibrated", ".3f"),

@@ -12,6 +12,8 @@ from musicclass.config import FeatureConfig
 from musicclass.errors import AudioError, DatasetError
 from musicclass.features import TrackFeatures
 
+CONFIDENCES = ("high", "medium", "low")  # of a track's genre
+
 
 @dataclass(frozen=True)
 class Track:
@@ -23,7 +25,7 @@ class Track:
     audio_hash: str = ""  # equal for exact replicas; "": not known
     path: Path | None = None  # None: features only
     source: str = ""  # the collection that it is from; "": not known
-    confidence: str = ""  # of its genre: high, medium or low; "": not known, as high
+    confidence: str = ""  # one of CONFIDENCES; "": not known, as high
 
 
 @dataclass(frozen=True)

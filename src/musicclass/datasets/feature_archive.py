@@ -23,7 +23,7 @@ import numpy as np
 
 from musicclass import tagger
 from musicclass.config import FeatureConfig
-from musicclass.datasets import Dataset, Track
+from musicclass.datasets import CONFIDENCES, Dataset, Track
 from musicclass.errors import DatasetError
 from musicclass.features import TrackFeatures
 from musicclass.files import write_atomically
@@ -92,6 +92,8 @@ def read(path: Path) -> Dataset:
         raise DatasetError(f"{path}: damaged: its arrays differ in length; create it anew")
     if len(set(ids)) != len(ids):
         raise DatasetError(f"{path}: damaged: a track is in it twice; create it anew")
+    if invalid := sorted({str(grade) for grade in arrays["confidences"]} - {*CONFIDENCES, ""}):
+        raise DatasetError(f"{path}: damaged: unknown confidence {invalid[0]!r}; create it anew")
     if log_mel.ndim != 2 or log_mel.shape[1] != n_mels_kept:
         raise DatasetError(f"{path}: damaged: log_mel has shape {log_mel.shape}; create it anew")
     columns = {field: [str(value) for value in arrays[name]] for name, field in TEXTS.items()}

@@ -13,11 +13,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from musicclass.audio_files import unescape_path
-from musicclass.datasets import Dataset, Track
+from musicclass.datasets import CONFIDENCES, Dataset, Track
 from musicclass.datasets.cache import audio_hash, cached_features
 from musicclass.errors import DatasetError
-
-CONFIDENCES = ("high", "medium", "low")
 
 
 def read(path: Path, artists: Path | None = None) -> Dataset:

@@ -102,7 +102,7 @@ def _f1(counts: Ints, ids: Ints) -> Floats:
 
 
 def _f1_scores(labels: Ints, predicted: Ints, genres: Sequence[str], artists: Ints) -> dict[str, Any]:
-    """Macro F1, and precision, recall and F1 of each genre."""
+    """Macro F1 and macro recall (of the genres that have tracks), and precision, recall and F1 of each genre."""
     columns, n_artists = np.arange(len(genres)), int(artists.max()) + 1
     of_label, of_predicted = (values == columns[:, None] for values in (labels, predicted))  # (n_genres, n_tracks)
     kinds = (of_label & of_predicted, of_label, of_predicted)
@@ -122,6 +122,7 @@ def _f1_scores(labels: Ints, predicted: Ints, genres: Sequence[str], artists: In
     return {
         "macro_f1": float(sk.f1_score(labels, predicted, average="macro", zero_division=0)),
         "macro_f1_ci95": bootstrap_ci(lambda ids: np.nanmean(_f1(counts, ids), axis=0), n_artists),
+        "macro_recall": float(np.mean([scores["recall"] for scores in by_genre.values() if scores["n_tracks"]])),
         "genres": by_genre,
     }
 

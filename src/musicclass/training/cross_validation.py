@@ -104,7 +104,16 @@ def cross_validate(
     monitor: Monitor,
     excluded: LabelledTracks | None = None,
 ) -> list[HeldOut]:
-    """Train on each fold's `train` tracks, below `work`, and predict its `valid` tracks and those of `excluded`."""
+    """Train on each fold's `train` tracks, below `work`, and predict its `valid` tracks and those of `excluded`.
+
+    Raises DatasetError when fewer than two folds can be used for calibration.
+    """
+    usable = {track.id for track in tracks.tracks if track.confidence != "low"}
+    if sum(not usable.isdisjoint(fold.valid) for fold in folds) < 2:
+        raise DatasetError(
+            "calibration needs labels of high or medium confidence in two or more folds; "
+            "check the column confidence, or add tracks"
+        )
     results = []
     for i, fold in enumerate(folds, 1):
         training, heldout = tracks.subset(fold.train, "training"), tracks.subset(fold.valid, "evaluation")
@@ -161,12 +170,16 @@ def calibrate(
     if TAGGER not in heldout[0].logits:
         weights = _fit_weights(heldout, config)
         return Calibration(weights, _fit_calibrator(heldout, weights, config, ood))
-    complete = [fold.subset_of(fold.with_embedding) for fold in heldout]
-    complete = [fold for fold in complete if fold.tracks]
+    complete = _with_embeddings(heldout)
     weights = _fit_weights(complete or heldout, config)
     calibrator = _fit_calibrator(complete or heldout, weights, config, ood, embedding_ood)
     first = {branch: weights[branch] for branch in _branches(weights, False)}
     return Calibration(weights, calibrator, _fit_calibrator(heldout, first, config, ood) if first else None)
+
+
+def _with_embeddings(heldout: Sequence[HeldOut]) -> list[HeldOut]:
+    """The tracks that have embeddings, without folds that have none."""
+    return [fold.subset_of(fold.with_embedding) for fold in heldout if fold.with_embedding.any()]
 
 
 def _fit_weights(heldout: Sequence[HeldOut], config: Config) -> dict[str, float]:
@@ -304,7 +317,9 @@ def run(
     for branch in weights if len(weights) > 1 else ():
         by_branch = [replace(fold, logits={branch: fold.logits[branch]}) for fold in heldout]
         if branch == TAGGER:
-            by_branch = [fold.subset_of(fold.with_embedding) for fold in by_branch]
+            by_branch = _with_embeddings(by_branch)
+        if len(by_branch) < 2:  # each fold is calibrated on the others
+            continue
         records_of_branch = evaluate_folds(by_branch, dataset.genres, config)
         metrics[branch] = evaluate_records(records_of_branch, tracks.tracks, dataset.genres)
     write_predictions(out / PREDICTIONS, {"cv": records}, dataset.genres)
@@ -338,7 +353,7 @@ def evaluate_records(records: Sequence[Record], tracks: Sequence[Track], genres:
     source_of = {track.id: track.source for track in tracks if track.confidence != "low"}
     rows = [record for record in records if record.track in source_of]
     metrics = compute_metrics(rows, genres)
-    if len(sources := sorted(set(source_of.values()))) > 1:
+    if len(sources := sorted({source_of[row.track] for row in rows})) > 1:
         metrics["sources"] = {
             name: compute_metrics([row for row in rows if source_of[row.track] == name], genres) for name in sources
         }
