@@ -18,8 +18,8 @@ from common import print_table
 from musicclass.config import load_config
 from musicclass.datasets import keep_genres
 from musicclass.datasets.feature_archive import read
-from musicclass.training.batches import LabelledTracks
 from musicclass.training.tagger_head import fit_tagger_head
+from musicclass.training.tracks import LabelledTracks
 
 CLIPS, N_GENRES, MIN_REST = (5, 10, 20), 12, 5
 

@@ -22,8 +22,9 @@ def test_train_evaluate_and_extract_features(run, wav, tmp_path):
         wav(make_noise(2, seed=i), name=f"data/hiss/{i}.wav")
         wav(make_music(2 + i / 2), name=f"data/beat/{i}.wav")
     (tmp_path / "data" / "beat" / "bad.mp3").write_bytes(b"not music")
-    small = ["--set", "training.epochs=1", "--set", "model.filters=[4]", "--set", "model.time_pool=[4]"]
-    small += ["--set", "model.freq_pool=[8]", "--set", "features.window_seconds=1", "--set", "features.n_mfcc=13"]
+    settings = ("training.epochs=1", "model.filters=[4]", "model.time_pool=[4]", "model.freq_pool=[8]")
+    settings += ("features.window_seconds=1", "features.n_mfcc=13")
+    small = ["--config", "default", *(word for setting in settings for word in ("--set", setting))]
     status, out, err = run("train", tmp_path / "data", "--out", tmp_path / "run", *small)
     assert status == 0 and "bad.mp3" in err and "accuracy" in out
     status, out, _ = run("predict", tmp_path / "data" / "hiss" / "0.wav", "--json", "--model", tmp_path / "run")

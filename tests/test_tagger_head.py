@@ -18,11 +18,12 @@ from musicclass.errors import DatasetError
 from musicclass.features import TrackFeatures
 from musicclass.tagger import EMBEDDING_SIZE, TrackEmbeddings
 from musicclass.training import cross_validation
-from musicclass.training.batches import LabelledTracks
 from musicclass.training.cross_validation import cross_validate, evaluate_folds
-from musicclass.training.tagger_head import PENALTIES, fit_tagger_head
+from musicclass.training.linear import PENALTIES
+from musicclass.training.networks import Monitor
+from musicclass.training.tagger_head import fit_tagger_head
+from musicclass.training.tracks import LabelledTracks
 from musicclass.training.train import train
-from musicclass.training.trainer import Monitor
 
 GENRES = ("fado", "samba", "tango")
 SMALL = ("model.architecture=lda+tagger", "features.n_mfcc=12", "features.window_seconds=2", "features.norm_seconds=4")

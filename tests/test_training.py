@@ -28,7 +28,7 @@ from musicclass.features import TrackFeatures, log_mel
 from musicclass.saved_model import load_model
 from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training import cross_validation, export, trainer
-from musicclass.training.batches import ContrastiveBatches, LabelledBatches, LabelledTracks, WindowedTracks
+from musicclass.training.batches import ContrastiveBatches, LabelledBatches
 from musicclass.training.cnn_lstm import build_cnn_lstm
 from musicclass.training.cross_validation import HeldOut, evaluate_folds
 from musicclass.training.ensemble import (
@@ -41,9 +41,10 @@ from musicclass.training.ensemble import (
 )
 from musicclass.training.export import onnx_predict_fn, quantize_int8, to_onnx
 from musicclass.training.lda import RhythmStatistics, TextureStatistics, build_lda, weighted_lda
+from musicclass.training.networks import Monitor, train_networks
 from musicclass.training.ood import FeatureOodScorer
+from musicclass.training.tracks import LabelledTracks, WindowedTracks
 from musicclass.training.train import train
-from musicclass.training.trainer import Monitor, train_networks
 from tests.conftest import RATE, make_noise, make_tone
 
 SMALL = (

@@ -17,7 +17,10 @@ from musicclass.errors import ConfigError
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).parent / "configs"
-ARCHITECTURES = ("cnn_lstm+lda", "cnn_lstm", "lda", "baseline", "cnn_lstm+lda+tagger", "cnn_lstm+tagger", "lda+tagger")
+ARCHITECTURES = (
+    "cnn_lstm+lda", "cnn_lstm", "lda", "baseline", "cnn_lstm+lda+tagger", "cnn_lstm+tagger", "lda+tagger",
+    "frozen+tagger", "frozen",
+)  # fmt: skip
 
 
 def setting(default: Any, allowed: str | tuple[Any, ...] | None = (False, True)) -> Any:
@@ -131,7 +134,9 @@ class ModelConfig(Section):
     temporal_pooling: str = setting("attention", ("attention", "mean", "last"))  # of the LSTM's outputs
     dropout: float = setting(0.3, "[0, 1)")
     lda_shrinkage: float = setting(0.3, "(0, 1]")  # of the LDA's covariance
-    tagger_c: float = setting(0.01, "[0, inf)")  # inverse L2 penalty on embeddings; 0: chosen by cross-validation
+    tagger_c: float = setting(
+        0.01, "[0, inf)"
+    )  # inverse L2 penalty of "tagger" and "frozen"; 0: chosen by cross-validation
     tagger_expert: str = setting("", None)  # the source with an expert of its own; "": none
 
     def __post_init__(self) -> None:
@@ -144,6 +149,11 @@ class ModelConfig(Section):
     def branches(self) -> list[str]:
         """The names in `architecture`."""
         return self.architecture.split("+")
+
+    @property
+    def uses_keras(self) -> bool:
+        """Whether a branch is a Keras network, which is trained from random weights."""
+        return "frozen" not in self.branches
 
     @property
     def uses_tagger(self) -> bool:

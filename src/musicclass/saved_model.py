@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MODEL, FRONTEND, POOLING, CARD = "model.onnx", "frontend.onnx", "pooling.onnx", "card.json"
 BACKBONE = "backbone.onnx"
+BASE_MODEL = "music"  # the pretrained model whose backbone.onnx own genres are based on
 SPLIT, PREDICTIONS, HISTORY = "split.csv", "predictions.csv", "history.csv"
 FORMAT = 3
 DEFAULT_MODEL = "gtzan"  # of the command line, Python, the server and beets

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from musicclass.config import Config
     from musicclass.datasets import Dataset
     from musicclass.datasets.splits import Split
-    from musicclass.training.trainer import Monitor, Step
+    from musicclass.training.networks import Monitor, Step
 
 SplitSeedOption = Annotated[int, typer.Option(help="Seed of a random or artist split.")]
 TestSizeOption = Annotated[
@@ -60,7 +60,7 @@ def train(
     if n_seeds > 1:  # networks of different models have different seeds
         seeds = range(1, 1 + n_seeds * chosen.model.ensemble_size, chosen.model.ensemble_size)
         runs = {out / f"seed-{i}": replace(chosen, training=replace(chosen.training, seed=i)) for i in seeds}
-    with _training(out, out / "tensorboard" if tensorboard else None) as monitor:
+    with _training(chosen, out, out / "tensorboard" if tensorboard else None) as monitor:
         from musicclass.cli.evaluations import show_evaluations, stored_evaluations
         from musicclass.progress import progress_bar
         from musicclass.training.train import train as train_model
@@ -91,7 +91,7 @@ def cross_validate(
 ) -> None:
     """Evaluate a configuration by cross-validation. The folds consist of a split's training and validation tracks."""
     chosen, tracks, parts = _open(data, dataset, artists, split, split_seed, 0, config, settings)
-    with _training(out) as monitor:
+    with _training(chosen, out) as monitor:
         from musicclass.progress import progress_bar
         from musicclass.training import cross_validation
 
@@ -150,17 +150,18 @@ def _open(
     preset: str | None,
     settings: list[str] | None,
 ) -> tuple[Config, Dataset, Split]:
-    """The configuration (by default "default" with GTZAN, "transfer" without), the data sets as one, and its split."""
+    """The configuration (by default that of `_default_preset`), the data sets as one, and its split."""
     from musicclass.cli.evaluations import open_data
     from musicclass.config import load_config, presets
-    from musicclass.datasets import gtzan, keep_genres
+    from musicclass.datasets import keep_genres
     from musicclass.datasets.splits import TEST_SIZE, make_split
 
+    config = load_config(preset, tuple(settings or ()))  # an invalid one is found before files are read
     tracks = open_data(data, kind, artists)
     if preset is None:
-        preset = "default" if any(track.id in gtzan.index() for track in tracks.tracks) else "transfer"
-        print(f"configuration {preset}; --config has others: {', '.join(presets())}", file=sys.stderr)
-    config = load_config(preset, tuple(settings or ()))
+        preset, reason = _default_preset(tracks)
+        print(f"configuration {preset}, {reason}; --config has others: {', '.join(presets())}", file=sys.stderr)
+        config = load_config(preset, tuple(settings or ()))
     tracks = keep_genres(tracks, config.training.genres)
     if test_size is None:
         test_size = 0 if config.training.calibration_folds else TEST_SIZE
@@ -170,31 +171,50 @@ def _open(
     return config, tracks, parts
 
 
+def _default_preset(dataset: Dataset) -> tuple[str, str]:
+    """The preset for a data set, and why."""
+    from musicclass.datasets import gtzan
+    from musicclass.saved_model import BACKBONE, BASE_MODEL, PRETRAINED
+
+    if any(track.id in gtzan.index() for track in dataset.tracks):
+        return "default", "as the data include GTZAN"
+    if not (PRETRAINED / BASE_MODEL / BACKBONE).exists():
+        return "default", f"as the pretrained model {BASE_MODEL} isn't installed"
+    return "transfer", f"classifiers of musicnn's embeddings and of the CNN-LSTM of {BASE_MODEL}, for few clips as well"
+
+
 def branch_summary(card: dict[str, Any]) -> str:
-    """The branches with their weights, such as "branches: lda 0.21, tagger 0.79 (C 0.01)"."""
+    """The branches, and how they were chosen: "branches: lda 0.21, tagger 0.79 (C 0.01); weights fitted on 60 …"."""
     penalties = {member["architecture"]: f" (C {member['c']:g})" for member in card["members"] if "c" in member}
     weights = card["calibration"]["branch_weights"].items()
-    return "branches: " + ", ".join(f"{name} {weight:.2f}{penalties.get(name, '')}" for name, weight in weights)
+    branches = ", ".join(f"{name} {weight:.2f}{penalties.get(name, '')}" for name, weight in weights)
+    chosen = "; C chosen by cross-validation" if penalties and not card["config"]["model"]["tagger_c"] else ""
+    return f"branches: {branches}; weights fitted on {card['calibration']['data']}{chosen}"
 
 
-def _prepare_keras() -> None:
-    """Set up Keras on TensorFlow, unless $KERAS_BACKEND has another backend, without TensorFlow's log messages."""
+def _prepare(config: Config) -> None:
+    """Check what training needs; set up Keras on TensorFlow, unless $KERAS_BACKEND has another, without its log."""
+    for module in ("scipy", "sklearn", "matplotlib", "onnx"):
+        if importlib.util.find_spec(module) is None:
+            import_optional(module, "transfer")
+    if not config.model.uses_keras:
+        return
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    for module in ("sklearn", "matplotlib", "onnx", "tf2onnx", "tensorflow"):
+    for module in ("tf2onnx", "tensorflow"):
         if importlib.util.find_spec(module) is None:
             import_optional(module, "train")
     import_optional("keras", "train")
 
 
 @contextlib.contextmanager
-def _training(out: Path, tensorboard: Path | None = None) -> Iterator[Monitor]:
-    """Set up Keras; show a progress bar for each network and a line for each epoch; say how to resume."""
-    _prepare_keras()
+def _training(config: Config, out: Path, tensorboard: Path | None = None) -> Iterator[Monitor]:
+    """Show a progress bar for each network and a line for each epoch; say how to resume."""
+    _prepare(config)
     from musicclass.progress import make_progress
-    from musicclass.training.trainer import Monitor
+    from musicclass.training.networks import Monitor
 
     shown = ""
 

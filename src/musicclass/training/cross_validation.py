@@ -23,11 +23,18 @@ from musicclass.files import write_text
 from musicclass.prediction import UNKNOWN, is_in_distribution
 from musicclass.progress import ProgressFn, no_progress
 from musicclass.saved_model import PREDICTIONS
-from musicclass.training.batches import LabelledTracks, WindowedTracks, mean_logits
 from musicclass.training.calibration import Calibrator, artist_folds, fit_branch_weights
-from musicclass.training.ood import FeatureOodScorer, Floats, Ints, LogitOodScorer, fit_embedding_scorer
+from musicclass.training.networks import Monitor, Trained, train_networks
+from musicclass.training.ood import (
+    SCALE_QUANTILE,
+    FeatureOodScorer,
+    Floats,
+    Ints,
+    LogitOodScorer,
+    fit_embedding_scorer,
+)
 from musicclass.training.tagger_head import TaggerHead, fit_tagger_head
-from musicclass.training.trainer import Monitor, Trained, train_networks
+from musicclass.training.tracks import LabelledTracks, WindowedTracks, mean_logits
 
 METRICS = "metrics.json"
 TAGGER, FIRST_BRANCH = "tagger", "first branch"
@@ -205,7 +212,7 @@ def _fit_calibrator(
     else:
         folds = np.repeat(np.arange(len(heldout)), [len(fold.tracks) for fold in heldout])
     logits = {branch: [x for fold in heldout for x in fold.logits[branch]] for branch in weights}
-    distances = [x for fold in heldout for x in fold.distances]
+    distances = [x * (fold.ood.scale / ood.scale) for fold in heldout for x in fold.distances]
     scores = np.concatenate([fold.embedding_scores for fold in heldout]) if embedding_ood else None
     return Calibrator.fit(
         ood, distances, combine_branches(logits, weights), labels, folds, _sample_weights(labels, config),
@@ -225,9 +232,10 @@ def combine_branches(logits: Mapping[str, Sequence[Array]], weights: Mapping[str
     return [np.sum(rows, axis=0) for rows in zip(*parts, strict=True)]
 
 
-def mean_scale(heldout: Sequence[HeldOut]) -> float:
-    """The scale of the feature distance, which needs held-out tracks: the mean over folds."""
-    return float(np.mean([fold.ood.scale for fold in heldout]))
+def common_scale(heldout: Sequence[HeldOut]) -> float:
+    """The scale of the feature distance, from the held-out tracks of all folds: one fold may have too few of them."""
+    distances = [x.mean() * fold.ood.scale for fold in heldout for x in fold.distances]
+    return max(1e-9, float(np.quantile(distances, SCALE_QUANTILE, method="weibull")))
 
 
 def evaluate_folds(
@@ -242,7 +250,7 @@ def _records(
 ) -> list[Record]:
     """The records of tracks predicted by the networks of a fold, calibrated on the other folds."""
     others = [other for other in heldout if other is not fold]
-    scale = mean_scale(others)
+    scale = common_scale(others)
     calibration = calibrate(others, config, replace(fold.ood, scale=scale), fold.embedding_ood)
     records = []
     for k, track in enumerate(tracks.tracks):
@@ -327,7 +335,7 @@ def run(
     content: dict[str, Any] = {"config": to_dict(config), "branch_weights": weights, "metrics": metrics}
     content |= {"excluded": {"genre": leave_out, "auroc_of_familiarity": auroc}} if excluded else {}
     write_text(out / METRICS, json.dumps(content, indent=1) + "\n")
-    shutil.rmtree(out / WORK)
+    shutil.rmtree(out / WORK, ignore_errors=True)
     return Result(records, metrics, weights, dataset.genres, auroc)
 
 

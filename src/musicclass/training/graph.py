@@ -20,7 +20,8 @@ from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training import ood
 from musicclass.training.calibration import Calibrator
 from musicclass.training.cross_validation import Calibration
-from musicclass.training.tagger_head import EXPERT_SHARE, EXPERT_SLOPE, Linear, TaggerHead
+from musicclass.training.linear import Linear
+from musicclass.training.tagger_head import EXPERT_SHARE, EXPERT_SLOPE, TaggerHead
 
 BATCH = 32  # windows that the network takes at once; bounds the memory of long tracks
 MODEL_OPSET, FRONTEND_OPSET = 15, 17  # that of Keras's export; the first one that has STFT

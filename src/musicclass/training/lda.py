@@ -16,9 +16,9 @@ from keras import layers
 
 from musicclass.config import ModelConfig
 from musicclass.features import Array, dct_matrix
-from musicclass.training.batches import WindowedTracks
 from musicclass.training.calibration import fit_temperature
 from musicclass.training.ood import Floats, Ints
+from musicclass.training.tracks import WindowedTracks
 
 CLIP_SIGMA = 3  # of standardized statistics; silence and pure tones are further out, and would outweigh the rest
 

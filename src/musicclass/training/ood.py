@@ -125,7 +125,8 @@ def fit_logit_scorer(
             scores.append(scorer.score(logits[heldout], distance[heldout], embedding_score[heldout]))
     if not scores:
         return None
-    threshold = float(np.quantile(np.concatenate(scores), HELDOUT_REJECTION_RATE))
+    # "weibull" is unbiased: of a new track, the probability to be below it is the rate, however few tracks there are
+    threshold = float(np.quantile(np.concatenate(scores), HELDOUT_REJECTION_RATE, method="weibull"))
     return replace(LogitOodScorer.fit(logits, labels), threshold=threshold)
 
 

@@ -14,25 +14,11 @@ from scipy.special import expit, log_softmax, logsumexp
 
 from musicclass.config import Config
 from musicclass.features import Array
-from musicclass.training.batches import LabelledTracks
-from musicclass.training.calibration import artist_folds, log_loss
-from musicclass.training.ood import Floats, Ints
+from musicclass.training.linear import Linear, fit_linear, fit_logistic
+from musicclass.training.ood import Ints
+from musicclass.training.tracks import LabelledTracks
 
-GENRE_BALANCE = 0.75  # of the way to equal weights of genres, for the regression on all sources
 EXPERT_SHARE, EXPERT_SLOPE = 0.35, 0.7  # the expert's share where the gate is 0.5, and per unit of the gate
-PENALTIES = (0.003, 0.01, 0.03, 0.1)  # of which cross-validation chooses C where the configuration has 0
-ABSENT = -12.0  # logit of a genre that no training track has
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """Embeddings (n, 200) -> logits (n, n_outputs)."""
-
-    coefficients: Floats  # (200, n_outputs)
-    intercepts: Floats  # (n_outputs,)
-
-    def __call__(self, embeddings: Array) -> Floats:
-        return np.asarray(embeddings.astype(np.float64) @ self.coefficients + self.intercepts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +51,7 @@ def fit_tagger_head(tracks: LabelledTracks, config: Config) -> TaggerHead:
     embeddings, labels, n_genres = embeddings[known], tracks.labels, len(tracks.genres)
     if len(np.unique(labels)) < 2:
         return TaggerHead(Linear(np.zeros((embeddings.shape[1], n_genres)), np.zeros(n_genres)))
-    weights = tracks.weights(config.training.label_weights, GENRE_BALANCE)
-    c = config.model.tagger_c or _choose_c(embeddings, labels, weights, artist_folds(tracks.tracks), n_genres)
-    general = _fit(embeddings, labels, weights, n_genres, c)
+    general, c = fit_linear(embeddings, tracks, config)
     own = np.array([track.source == config.model.tagger_expert != "" for track in tracks.tracks])
     genres = np.unique(labels[own])
     if own.all() or len(genres) < 2:
@@ -75,39 +59,8 @@ def fit_tagger_head(tracks: LabelledTracks, config: Config) -> TaggerHead:
     own_tracks = tracks.subset_of(own)
     own_weights = own_tracks.weights(config.training.label_weights, 1.0)
     indices = np.searchsorted(genres, labels[own])
-    expert = _fit(embeddings[own], indices, own_weights, len(genres), c)
+    expert = fit_logistic(embeddings[own], indices, own_weights, len(genres), c)
     balanced = np.where(own, 0.5 / own.mean(), 0.5 / (1 - own.mean()))
-    two = _fit(embeddings, own.astype(np.intp), balanced, 2, c)
+    two = fit_logistic(embeddings, own.astype(np.intp), balanced, 2, c)
     gate = Linear(two.coefficients[:, 1:] - two.coefficients[:, :1], two.intercepts[1:] - two.intercepts[:1])
     return TaggerHead(general, c, expert, gate, genres)
-
-
-def _choose_c(embeddings: Array, labels: Ints, weights: Floats, folds: Ints, n_genres: int) -> float:
-    """The one of PENALTIES with the lowest log loss on held-out tracks; `folds` (n_tracks,) keep artists apart."""
-
-    def loss(c: float) -> float:
-        total = 0.0
-        for fold in np.unique(folds):
-            rest, held = folds != fold, folds == fold
-            if len(np.unique(labels[rest])) > 1:
-                linear = _fit(embeddings[rest], labels[rest], weights[rest], n_genres, c)
-                total += float(held.sum()) * log_loss(linear(embeddings[held]), labels[held], weights[held])
-        return total
-
-    return min(PENALTIES, key=loss)
-
-
-def _fit(embeddings: Array, labels: Ints, weights: Floats, n_outputs: int, c: float) -> Linear:
-    """Multinomial logistic regression on standardized embeddings, as a function of the original ones."""
-    from sklearn.linear_model import LogisticRegression
-
-    mean, std = embeddings.mean(axis=0, dtype=np.float64), embeddings.std(axis=0, dtype=np.float64) + 1e-6
-    model = LogisticRegression(C=c, max_iter=1000)
-    model.fit((embeddings - mean) / std, labels, sample_weight=weights)
-    slopes, biases = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # scikit-learn has one row for two classes
-        slopes, biases = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-biases, biases]) / 2
-    coefficients, intercepts = np.zeros((embeddings.shape[1], n_outputs)), np.full(n_outputs, ABSENT)
-    coefficients[:, model.classes_] = slopes.T / std[:, None]
-    intercepts[model.classes_] = biases - slopes @ (mean / std)
-    return Linear(coefficients, intercepts)

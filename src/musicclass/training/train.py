@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib
 import io
 import platform
@@ -14,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from musicclass import plots, saved_model
@@ -27,22 +27,21 @@ from musicclass.evaluation.evaluate import Record, compute_metrics, evaluate_tra
 from musicclass.evaluation.report import Evaluation, summarize_accuracy
 from musicclass.files import write_text
 from musicclass.progress import ProgressFn, no_progress
-from musicclass.saved_model import SUBSET_NAMES, SavedModel, best_available_metrics, save_model
+from musicclass.saved_model import BASE_MODEL, SUBSET_NAMES, SavedModel, best_available_metrics, save_model
 from musicclass.training import cross_validation
-from musicclass.training.batches import LabelledTracks, WindowedTracks
 from musicclass.training.browser_graph import build_browser_graphs
 from musicclass.training.cross_validation import Calibration, evaluate_records
-from musicclass.training.ensemble import build_backbone, build_ensemble
-from musicclass.training.export import quantize_int8, to_onnx
 from musicclass.training.graph import build_model
+from musicclass.training.networks import Monitor, Trained, train_networks
 from musicclass.training.ood import FeatureOodScorer
 from musicclass.training.tagger_head import TaggerHead, fit_tagger_head
-from musicclass.training.trainer import Monitor, Trained, train_networks
+from musicclass.training.tracks import LabelledTracks, WindowedTracks
 
 NETWORK_NAMES = {
     "cnn_lstm": "CNN-LSTM",
     "lda": "LDA",
     "baseline": "baseline CNN-LSTM",
+    "frozen": f"a classifier of the CNN-LSTM of {BASE_MODEL}",
     "tagger": "a classifier of musicnn's embeddings",
 }
 QUANTIZATION_STEP = 4  # every so many of the training windows are used for the ranges of int8
@@ -91,7 +90,7 @@ def train(
         for subset, ids in split.subsets().items()
     }
     fitted = _fit(tracks, split, config, out / cross_validation.WORK, monitor or Monitor())
-    ensemble, model, backbone = _export(fitted, config)
+    n_parameters, model, backbone = _export(fitted, config)
     card: dict[str, Any] = {
         "name": name or out.resolve().name,
         "summary": "",
@@ -112,15 +111,15 @@ def train(
             "biases": fitted.calibration.calibrator.biases.tolist(),
         },
         "metrics": {},
-        "parameters": ensemble.count_params(),
-        "versions": versions(),
+        "parameters": n_parameters,
+        "versions": versions(config),
     }
     records = _evaluate(card, model, fitted, dataset, subsets, progress)
     card["summary"] = _summary(card)
     _write_tables_and_plots(out, card, fitted, dataset, subsets, records)
     frontend, pooling = build_browser_graphs(config.features, config.model.uses_tagger)
     saved = save_model(out, model, frontend, card, pooling, backbone)  # last, so a card means a complete model
-    shutil.rmtree(out / cross_validation.WORK)
+    shutil.rmtree(out / cross_validation.WORK, ignore_errors=True)
     return saved
 
 
@@ -152,7 +151,7 @@ def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monit
     networks = train_networks(config, training, None, work, monitor)
     windows = WindowedTracks.with_comb_filter(training, config.features).windows
     ood = FeatureOodScorer.fit(windows, windows)
-    ood, embedding_ood = replace(ood, scale=cross_validation.mean_scale(by_fold)), None
+    ood, embedding_ood = replace(ood, scale=cross_validation.common_scale(by_fold)), None
     if head:
         embedding_ood = cross_validation.embedding_scorer(training)
     calibration = cross_validation.calibrate(by_fold, config, ood, embedding_ood)
@@ -160,8 +159,23 @@ def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monit
     return Fitted(training, networks, head, calibration, data, cv)
 
 
-def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes, bytes]:
-    """The networks as one, model.onnx, and backbone.onnx, which is empty without CNN-LSTMs."""
+def _export(fitted: Fitted, config: Config) -> tuple[int, bytes, bytes]:
+    """The number of parameters, model.onnx, and backbone.onnx, which is empty without CNN-LSTMs."""
+    if config.model.uses_keras:
+        n_parameters, network, backbone = _export_keras(fitted, config)
+    else:
+        frozen = fitted.networks["frozen"][0].network
+        n_parameters, network = frozen.count_params(), frozen.to_onnx(fitted.calibration.weights["frozen"])
+        backbone = b""
+    model = build_model(network, fitted.calibration, fitted.head, config.features, fitted.training.genres)
+    return n_parameters, model, backbone
+
+
+def _export_keras(fitted: Fitted, config: Config) -> tuple[int, bytes, bytes]:
+    """The number of parameters, all networks as one, and the backbone of the CNN-LSTMs."""
+    from musicclass.training.ensemble import build_backbone, build_ensemble
+    from musicclass.training.export import quantize_int8, to_onnx
+
     networks = {branch: [each.network for each in members] for branch, members in fitted.networks.items()}
     ensemble = build_ensemble(networks, fitted.calibration.weights)
     network = to_onnx(ensemble)
@@ -170,8 +184,7 @@ def _export(fitted: Fitted, config: Config) -> tuple[keras.Model, bytes, bytes]:
         full = [each for each in windows if each.shape[1] == config.features.window_frames]
         network = quantize_int8(network, np.concatenate(full or windows[:1])[::QUANTIZATION_STEP])
     backbone = to_onnx(build_backbone(networks["cnn_lstm"]), "features") if "cnn_lstm" in networks else b""
-    model = build_model(network, fitted.calibration, fitted.head, config.features, fitted.training.genres)
-    return ensemble, model, backbone
+    return ensemble.count_params(), network, backbone
 
 
 def _members(fitted: Fitted, config: Config) -> list[dict[str, Any]]:
@@ -184,6 +197,9 @@ def _members(fitted: Fitted, config: Config) -> list[dict[str, Any]]:
 def _member(trained: Trained, config: Config) -> dict[str, Any]:
     """What has to be known to train this network again, beside the model's configuration."""
     model, training = trained.config.model, trained.config.training
+    if model.architecture == "frozen":
+        digest = hashlib.sha256(trained.network.backbone).hexdigest()
+        return {"architecture": "frozen", "c": trained.network.c, "backbone": BASE_MODEL, "backbone_sha256": digest}
     member = {"architecture": model.architecture, "seed": training.seed}
     if model.architecture == "cnn_lstm":
         member["cepstral_mean_norm"] = model.cepstral_mean_norm
@@ -258,10 +274,12 @@ def _write_csv(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
     write_text(path, text.getvalue())
 
 
-def versions() -> dict[str, str]:
+def versions(config: Config) -> dict[str, str]:
     """The versions of what training ran on."""
     import musicclass
 
-    names = ("keras", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", keras.backend.backend())
+    names = ["numpy", "scipy", "sklearn", "onnx", "onnxruntime"]
+    if config.model.uses_keras:
+        names += ["keras", importlib.import_module("keras").backend.backend()]
     installed = {name: getattr(importlib.import_module(name), "__version__", "?") for name in names}
     return {"musicclass": musicclass.__version__, "python": platform.python_version(), **installed}

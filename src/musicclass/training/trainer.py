@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,14 +15,7 @@ from musicclass.config import Config, to_dict
 from musicclass.errors import ConfigError, DatasetError, import_optional
 from musicclass.files import write_text
 from musicclass.saved_model import HISTORY
-from musicclass.training.batches import (
-    ContrastiveBatches,
-    LabelledBatches,
-    LabelledTracks,
-    WindowBatches,
-    WindowedTracks,
-    mean_logits,
-)
+from musicclass.training.batches import ContrastiveBatches, LabelledBatches, WindowBatches
 from musicclass.training.calibration import artist_folds, log_loss
 from musicclass.training.ensemble import (
     backbone,
@@ -34,47 +26,18 @@ from musicclass.training.ensemble import (
     supervised_contrastive_loss,
 )
 from musicclass.training.lda import fit_lda
+from musicclass.training.networks import History, Monitor, Step, Trained
 from musicclass.training.ood import Ints
+from musicclass.training.tracks import LabelledTracks, WindowedTracks, mean_logits
 
 BACKUP, RUN, LDA_WEIGHTS = "backup", "run.json", "lda.weights.h5"  # in a network's folder
 WARMUP_EPOCHS = 2
 
-History = list[dict[str, float]]  # a row for each epoch
 
-
-class Step(NamedTuple):
-    """How far the training of one network is."""
-
-    network: str
-    done: int  # batches
-    total: int
-    metrics: dict[str, float]  # of the epoch that has just ended, with its number; else empty
-
-
-class Monitor(NamedTuple):
-    """Who is informed of the progress of training."""
-
-    report: Callable[[Step], None] = lambda step: None
-    tensorboard: Path | None = None  # folder for TensorBoard's logs
-    prefix: str = ""  # of networks' names, such as "fold 1 of 5: "
-
-
-class Trained(NamedTuple):
-    """A trained network."""
-
-    network: keras.Model
-    config: Config
-    history: History  # empty for LDA
-
-
-def train_networks(
+def train_keras_networks(
     config: Config, tracks: LabelledTracks, valid: LabelledTracks | None, work: Path, monitor: Monitor
 ) -> dict[str, list[Trained]]:
-    """Branch -> its trained networks, whose state is kept in folders below `work`.
-
-    Validation tracks only show the progress; the weights are those of the last epoch. Raises DatasetError when a folder
-    was trained with other settings or tracks, ConfigError when the loss becomes NaN.
-    """
+    """As networks.train_networks, for the branches that are Keras networks."""
     trained: dict[str, list[Trained]] = {}
     for branch, configs in network_configs(config).items():
         for each in configs:
