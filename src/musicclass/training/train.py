@@ -89,7 +89,7 @@ def train(
         subset: tuple(i for i in ids if subset == "test" or i in tracks.features)
         for subset, ids in split.subsets().items()
     }
-    fitted = _fit(tracks, split, config, out / cross_validation.WORK, monitor or Monitor())
+    fitted = fit(tracks, split, config, out / cross_validation.WORK, monitor or Monitor())
     n_parameters, model, backbone = _export(fitted, config)
     card: dict[str, Any] = {
         "name": name or out.resolve().name,
@@ -136,7 +136,8 @@ def _check_split(split: Split, dataset: Dataset, config: Config) -> Split:
     return split
 
 
-def _fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monitor: Monitor) -> Fitted:
+def fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monitor: Monitor) -> Fitted:
+    """Train on the `train` tracks of a split; calibrate by folds of them, or on the `valid` tracks."""
     training = tracks.subset(split.train, "training")
     head = fit_tagger_head(training, config) if config.model.uses_tagger else None
     if not config.training.calibration_folds:
