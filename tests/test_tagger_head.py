@@ -144,10 +144,15 @@ def test_folds_by_source_leave_out_each_source_and_its_artists():
         cross_validation._folds([replace(track, source="") for track in tracks], 5, "source")
 
 
-def test_folds_are_by_track_where_no_artist_is_known():
+def test_folds_are_by_track_where_few_artists_are_known_and_fit_small_data_sets():
     tracks = [replace(track, artist="") for track in make_dataset(9).tracks]
     folds, by = cross_validation.calibration_folds(tracks, 3)
     assert by == "track" and sorted(i for fold in folds for i in fold.valid) == sorted(t.id for t in tracks)
+    tracks[0] = replace(tracks[0], artist="the only known one")
+    assert cross_validation.calibration_folds(tracks, 3)[1] == "track"
+    assert len(cross_validation.calibration_folds(tracks[:6], 5)[0]) == 2  # no more than tracks of a genre
+    with pytest.raises(DatasetError, match="add tracks"):
+        cross_validation.calibration_folds(tracks[:3], 5)
 
 
 @pytest.mark.slow

@@ -179,7 +179,7 @@ def _default_preset(dataset: Dataset) -> tuple[str, str]:
     if any(track.id in gtzan.index() for track in dataset.tracks):
         return "default", "as the data include GTZAN"
     if not (PRETRAINED / BASE_MODEL / BACKBONE).exists():
-        return "default", f"as the pretrained model {BASE_MODEL} isn't installed"
+        return "default", f"as the pretrained model {BASE_MODEL} has no {BACKBONE} here"
     return "transfer", f"classifiers of musicnn's embeddings and of the CNN-LSTM of {BASE_MODEL}, for few clips as well"
 
 

@@ -175,6 +175,11 @@ def artist_kfold(tracks: Sequence[Track], n_folds: int, seed: int = 0) -> list[S
     groups = [group_of[track.id] for track in known]
     if len(set(groups)) < n_folds:
         raise DatasetError(f"{len(set(groups))} known artists are too few for {n_folds} folds; use fewer folds")
+    largest = max(Counter(track.genre for track in known).values())
+    if largest < n_folds:
+        raise DatasetError(
+            f"{largest} tracks in the largest genre are too few for {n_folds} folds; add tracks, or use fewer folds"
+        )
     model_selection = import_optional("sklearn.model_selection", "train")
     folds = model_selection.StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     splits: list[Split] = []

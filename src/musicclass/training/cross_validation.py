@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -369,10 +370,13 @@ def evaluate_records(records: Sequence[Record], tracks: Sequence[Track], genres:
 
 
 def calibration_folds(tracks: Sequence[Track], n_folds: int) -> tuple[list[Split], str]:
-    """At most `n_folds` folds, and what they keep together: "artist", or "track" where no artist is known."""
-    by = "artist" if any(track.artist for track in tracks) else "track"
-    groups = len({track.artist for track in tracks} - {""}) if by == "artist" else len(tracks)
-    return _folds(tracks, max(2, min(n_folds, groups)), by), by
+    """At most `n_folds` folds, and what they keep together: "artist", or "track" where most artists aren't known."""
+    known = [track for track in tracks if track.artist]
+    n_artists = len({track.artist for track in known})
+    by = "artist" if n_artists > 1 and len(known) >= len(tracks) / 2 else "track"
+    used, n_groups = (known, n_artists) if by == "artist" else (tracks, len(tracks))
+    largest = max(Counter(track.genre for track in used).values())
+    return _folds(tracks, max(2, min(n_folds, n_groups, largest)), by), by
 
 
 def _exclude(dataset: Dataset, genre: str) -> tuple[Dataset, Dataset]:
