@@ -137,4 +137,10 @@ def test_command_line_trains_on_own_clips_and_evaluates_on_others(base, run, wav
     assert "branches: frozen" in err and "5 folds by track; C chosen by cross-validation" in err
     assert "cross-validation" in out and "(10 tracks" in out
     status, out, err = run("evaluate", tmp_path / "run", tmp_path / "other")
-    assert status == 0 and "none of which the model was trained on (6 tracks" in out
+    assert status == 0 and "6 tracks that the model wasn't trained on" in out and "warning" not in err
+    wav(make_noise(4, seed=9), name="own/hiss/new.wav")
+    status, out, err = run("evaluate", tmp_path / "run", tmp_path / "own")
+    assert status == 0 and "1 track that" in out and "warning" not in err
+    (tmp_path / "own" / "hiss" / "new.wav").unlink()
+    status, out, err = run("evaluate", tmp_path / "run", tmp_path / "own")
+    assert status == 2 and "no test tracks" in err and "--split all" in err

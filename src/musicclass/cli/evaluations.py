@@ -64,17 +64,19 @@ def evaluate(model: SavedModel, dataset: Dataset | None, split: str | None, subs
 def choose_tracks(model: SavedModel, dataset: Dataset, split: str | None, subset: str) -> tuple[set[str], str]:
     """The ids of a subset, by default those in the model's split.csv, and a description such as "test, split artist".
 
-    Files may have been added to the data set, or removed, since the model was trained.
+    Files may have been added to the data set, or removed, since the model was trained. Where none of its own test
+    tracks is there, the tracks that it wasn't trained on are evaluated.
     """
     own = model.card["data"]["split_name"]
     how, present = split or own, {track.id for track in dataset.tracks}
     rows = model.read_table(SPLIT)
-    if split is None and rows and not present & {row["track"] for row in rows}:
-        return present, "all tracks, none of which the model was trained on"
     if how == "all":
         return present, "all tracks"
     ids = present & {row["track"] for row in rows if row["split"] == subset}
-    if split or (not ids and not own.endswith(".csv")):
+    unseen = present - {row["track"] for row in rows}
+    if split is None and rows and not ids and unseen and subset == "test":
+        return unseen, f"{plural(len(unseen), 'track')} that the model wasn't trained on"
+    if split or not (ids or rows or own.endswith(".csv")):
         ids = set(make_split(dataset, how, model.card["data"]["split_seed"]).subsets()[subset])
     if not ids:
         raise typer.BadParameter(f"no {subset} tracks of split {how} in {dataset.name}; try --split all")
