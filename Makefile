@@ -10,7 +10,7 @@ export MUSICCLASS_CACHE ?= $(CURDIR)/.cache
 .PHONY: demo test test-slow lint fuzz clean
 demo: .venv/demo.done
 	$(BIN)/python scripts/make_clips.py demo
-	$(BIN)/musicclass predict demo --plot demo
+	$(BIN)/musicclass predict demo --model gtzan --plot demo
 
 test: lint
 	$(BIN)/pytest -q

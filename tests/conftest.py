@@ -120,6 +120,11 @@ def classifier() -> Classifier:
     return Classifier.load()
 
 
+@pytest.fixture(scope="session")
+def gtzan() -> Classifier:
+    return Classifier.load("gtzan")
+
+
 @pytest.fixture
 def wav(tmp_path: Path) -> Callable[..., Path]:
     """Write samples (n,) or (n, channels) as a float wav file; returns its path."""

@@ -17,7 +17,7 @@ from tests.conftest import RATE, make_noise
 
 def make_model(folder: Path, split: dict[str, str], **data) -> Path:
     """A copy of the pretrained model with another split: track -> subset,artist."""
-    shipped = load_model()
+    shipped = load_model("gtzan")
     folder.mkdir(parents=True)
     shutil.copy(shipped.path / "model.onnx", folder)
     card = {**shipped.card, "data": {**shipped.card["data"], **data}}
@@ -36,7 +36,7 @@ def songs(tmp_path):
 
 
 def test_stored_metrics_match_stored_predictions():
-    model = load_model()
+    model = load_model("gtzan")
     metrics = compute_metrics(read_predictions(model.path / PREDICTIONS)["cv"], model.genres)
     stored = model.card["metrics"]["cv"]
     names = ("accuracy", "accuracy_ci95", "macro_f1", "log_loss", "ece", "accuracy_at_60pct_coverage", "unknown_rate")

@@ -73,7 +73,11 @@ def test_frozen_network_equals_scikit_learn_on_its_features_and_its_onnx(base):
     windows = WindowedTracks.of(tracks, config.features).windows
     features = np.stack([x.mean(axis=(0, 1)) @ base for x in windows])
     standardized = (features - features.mean(axis=0)) / features.std(axis=0)
-    expected = LogisticRegression(C=0.01, max_iter=1000).fit(standardized, tracks.labels).predict_proba(standardized)
+    expected = (
+        LogisticRegression(C=Config().model.tagger_c, max_iter=1000)
+        .fit(standardized, tracks.labels)
+        .predict_proba(standardized)
+    )
     network = fit_frozen(tracks, config)
     logits = np.stack([network.predict_on_batch(x).mean(axis=0) for x in windows])
     np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=2e-3)

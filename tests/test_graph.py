@@ -13,7 +13,7 @@ from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training.calibration import Calibrator
 from musicclass.training.cross_validation import Calibration
 from musicclass.training.graph import build_frontend, build_model
-from musicclass.training.ood import FeatureOodScorer, LogitOodScorer, fit_embedding_scorer
+from musicclass.training.ood import EmbeddingOodScorer, FeatureOodScorer, LogitOodScorer
 from musicclass.training.tagger_head import Linear, TaggerHead
 from musicclass.windows import log_mel_windows, window_starts
 from tests.conftest import make_music, make_noise
@@ -89,7 +89,7 @@ def test_model_graph_with_tagger_equals_the_reference_with_and_without_embedding
     training = [mfcc(make_windows(rng, 3), FEATURES.n_mfcc) for _ in range(20)]
     ood = FeatureOodScorer.fit(training, training)
     scorers = [LogitOodScorer.fit(rng.standard_normal((80, N_GENRES)) + np.eye(N_GENRES)[labels], labels) for _ in "ab"]
-    embedding_ood = fit_embedding_scorer(embeddings, labels, N_GENRES)
+    embedding_ood = EmbeddingOodScorer.fit(embeddings, labels, N_GENRES)
     together = Calibrator(1.3, rng.standard_normal(N_GENRES), ood, scorers[0], embedding_ood)
     alone = Calibrator(0.8, rng.standard_normal(N_GENRES), ood, scorers[1])
     calibration = Calibration({"lda": 0.4, "tagger": 0.6}, together, alone)

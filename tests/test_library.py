@@ -76,7 +76,7 @@ def test_rows_equal_predictions_of_the_classifier(songs, table, classifier):
         assert row["status"] == "ok" and row["error"] is None
         assert {name: row[name] for name in predicted} == predicted | {
             "segments": list(predicted["segments"]),
-            "tags": "",
+            "tags": ", ".join(predicted["tags"]),
         }
         assert {genre: row[f"prob_{genre}"] for genre in probabilities} == probabilities
     statuses = {name: row["status"] for name, row in rows.items() if row["genre"] is None}

@@ -133,10 +133,10 @@ def test_song_is_classified_on_the_server_and_exported(page: Page, songs: list[P
     hostile.unlink()
     prediction = server.post("/v1/predict?name=Disco.wav", content=disco).json()
     card = page.locator("article").first
-    expect(card.locator(".headline")).to_have_text("disco")
+    expect(card.locator(".headline")).to_have_text("electronic")
     expect(card.locator(".confidence")).to_have_text(f"{round(100 * prediction['confidence'])}% confident")
-    expect(card.locator(".bars li").first).to_contain_text("disco")
-    expect(card.locator(".bars li")).to_have_count(10)
+    expect(card.locator(".bars li").first).to_contain_text("electronic")
+    expect(card.locator(".bars li")).to_have_count(len(prediction["probabilities"]))
     expect(page.locator("h2").nth(2)).to_have_text(hostile.name)
     expect(page.locator("#status")).to_have_text("2 of 3 songs classified, 1 failed.")
     rows = list(csv.DictReader(exported(page, "CSV").splitlines()))
@@ -144,7 +144,7 @@ def test_song_is_classified_on_the_server_and_exported(page: Page, songs: list[P
     probabilities = {f"prob_{genre}": f"{value:.6f}" for genre, value in prediction["probabilities"].items()}
     assert rows[0] == {name: str(prediction[name]) for name in ("file", "genre", "top_genre")} | {
         "confidence": f"{prediction['confidence']:.6f}", "familiarity": f"{prediction['familiarity']:.6f}",
-        "duration": "24.000", "tags": "", **probabilities, "error": "",
+        "duration": "24.000", "tags": ", ".join(prediction["tags"]), **probabilities, "error": "",
     }  # fmt: skip
     assert "not audio" in rows[1]["error"]
     assert predictions(page)["Disco.wav"] == prediction
@@ -222,7 +222,7 @@ def test_explanation_is_shown_and_played(page: Page, songs: list[Path]) -> None:
     add_songs(page, songs[1])
     button = page.get_by_role("button", name="Why?")
     button.click()
-    expect(page.locator(".explanation p").first).to_contain_text("Strongest evidence for disco", timeout=pages.TIMEOUT)
+    expect(page.locator(".explanation p").first).to_contain_text("evidence for electronic", timeout=pages.TIMEOUT)
     expect(button).to_have_attribute("aria-expanded", "true")
     parts = page.get_by_role("button", name="Play these parts")
     start = re.search(r"\((\d+):(\d+)", parts.text_content() or "")
@@ -239,7 +239,7 @@ def test_explanation_is_shown_and_played(page: Page, songs: list[Path]) -> None:
 def test_timeline_shows_segments_and_seeks(page: Page, songs: list[Path]) -> None:
     add_songs(page, songs[0])
     segments = predictions(page)["Two genres.wav"]["segments"]
-    assert [segment["top_genre"] for segment in (segments[0], segments[-1])] == ["disco", "classical"]
+    assert [segment["top_genre"] for segment in (segments[0], segments[-1])] == ["electronic", "classical"]
     canvas, slider = page.locator(".strip canvas"), page.get_by_role("slider")
     colors = [canvas.evaluate(PIXEL, [(i + 0.5) / len(segments), 0.9]) for i in range(len(segments))]
     assert colors[0] != colors[-1]
@@ -254,7 +254,7 @@ def test_timeline_shows_segments_and_seeks(page: Page, songs: list[Path]) -> Non
     slider.focus()
     page.keyboard.press("Home")
     expect(page.locator(".time")).to_have_text("0:00 / 0:24")
-    expect(slider).to_have_attribute("aria-valuetext", re.compile("^0:00, disco"))
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("^0:00, electronic"))
     with page.expect_download() as download:
         page.get_by_role("button", name="Save image").click()
     assert download.value.path().read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -275,7 +275,7 @@ def test_unknown_and_too_large_files_say_why(page: Page, songs: list[Path], tmp_
 def test_songs_are_ordered_filtered_compared_and_removed(page: Page, songs: list[Path]) -> None:
     add_songs(page, *songs)
     names = page.locator("article h2")
-    for order, first in (("name", "Broken"), ("most_confident", "Noise"), ("disco", "Disco")):
+    for order, first in (("name", "Broken"), ("most_confident", "Two genres"), ("disco", "Disco")):
         page.get_by_label("Order").select_option(order)
         expect(names.first).to_contain_text(first)
     page.get_by_label("Show").fill("noise")
@@ -367,10 +367,10 @@ def test_switch_says_what_the_browser_lacks(browser: Browser, server: httpx.Clie
 
 
 @pytest.mark.slow
-def test_model_page_shows_all_metrics_of_the_card(browser: Browser, server: httpx.Client) -> None:
-    card = server.get("/v1/model").json()
-    test, cv = card["metrics"]["test"], card["metrics"]["cv"]
-    with open_page(browser, f"{server.base_url}/model") as page:
+def test_model_page_shows_all_metrics_of_the_card(browser: Browser) -> None:
+    with running(model="gtzan") as server, open_page(browser, f"{server.base_url}/model") as page:
+        card = server.get("/v1/model").json()
+        test, cv = card["metrics"]["test"], card["metrics"]["cv"]
         for i, (name, metrics) in enumerate({"Test": test, "Cross-validation": cv}.items()):
             section, (low, high) = page.locator("section").nth(i), metrics["accuracy_ci95"]
             expect(section.locator("h2")).to_contain_text(f"{name}, split filtered ({metrics['n_tracks']} tracks by ")

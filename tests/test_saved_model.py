@@ -20,14 +20,16 @@ def copy(tmp_path):
 
 
 def test_pretrained_model_is_complete_and_small():
-    model = load_model()
-    assert list_pretrained() == ["gtzan"] and model.name == "gtzan" and len(model.genres) == 10
-    assert (model.path / MODEL).stat().st_size <= 8e6 and (model.path / CARD).stat().st_size <= 20e3
+    assert list_pretrained() == ["gtzan", "music"] and load_model().name == "music"
+    for name, n_genres in (("gtzan", 10), ("music", 12)):
+        model = load_model(name)
+        assert model.name == name and len(model.genres) == n_genres
+        assert (model.path / MODEL).stat().st_size <= 4e6 and (model.path / CARD).stat().st_size <= 80e3
 
 
 def test_pretrained_card_documents_training_and_evaluation():
     """Every training track and evaluated track is listed; the test set was evaluated once."""
-    model = load_model()
+    model = load_model("gtzan")
     tracks = model.read_table(SPLIT)
     assert len([row for row in tracks if row["split"] == "train"]) == 639
     assert all("seed" in member for member in model.card["members"])

@@ -25,6 +25,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from musicclass import tagger
 from musicclass.prediction import Prediction, Segment
 from musicclass.server import jobs, routes_predict
 from musicclass.server.problem_details import ProblemError
@@ -369,9 +370,9 @@ def test_model_card_for_the_web_ui(server, classifier):
     assert "versions" not in card and isinstance(card["history"], list)
     for name in ("model.onnx", "frontend.onnx"):
         assert server.get(f"/v1/model/{name}").content == (classifier.model.path / name).read_bytes()
-    assert card["tags"] == [] and not classifier.model.uses_tagger
-    for name in ("pooling.onnx", "tagger.onnx"):
-        assert server.get(f"/v1/model/{name}").status_code == 404
+    assert card["tags"] == (list(tagger.TAGS) if classifier.model.uses_tagger else [])
+    assert server.get("/v1/model/pooling.onnx").content == (classifier.model.path / "pooling.onnx").read_bytes()
+    assert server.get("/v1/model/tagger.onnx").status_code == (200 if tagger.available() else 404)
 
 
 def test_uploads_never_touch_the_disk(song, tmp_path, monkeypatch):

@@ -48,12 +48,13 @@ def test_patches_are_evenly_spread_and_bounded_whatever_the_blocks(n_samples, cu
 
 def test_embeddings_of_windows_are_means_or_the_nearest():
     starts = np.array([0.0, 3.0, 6.0, 20.0])
-    values = np.repeat(np.float32([[1], [2], [4], [8]]), tagger.EMBEDDING_SIZE, axis=1)
+    values = 7 * np.eye(4, tagger.EMBEDDING_SIZE, dtype=np.float32)
     patches = tagger.TrackEmbeddings(values, np.stack([starts, starts + 3], axis=1))
     times = np.array([[0, 5], [5, 10], [10, 15], [15, 20], [20, 25]], float)
     embeddings = window_embeddings(times, patches)
     assert embeddings.shape == (5, 200) and embeddings.dtype == np.float32
-    np.testing.assert_allclose(embeddings[:, 0], [1.5, 4, 4, 8, 8])
+    shares = [[0.5**0.5, 0.5**0.5, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
+    np.testing.assert_allclose(embeddings[:, :4], shares, rtol=1e-6)
     assert not window_embeddings(times, None).any()
 
 
@@ -153,3 +154,12 @@ def test_tags_are_those_that_stand_out_against_an_average_song():
     patches.tag_logits[:] = mean + 9 * std
     assert len(tagger.characteristic_tags(patches)) == tagger.MAX_TAGS
     assert tagger.characteristic_tags(patches._replace(tag_logits=None)) == {} == tagger.characteristic_tags(None)
+
+
+def test_normalized_embeddings_have_length_one_and_keep_their_order():
+    embeddings = np.random.default_rng(0).normal(0, 2, (5, tagger.EMBEDDING_SIZE)).astype(np.float32)
+    normalized = tagger.normalize(embeddings)
+    np.testing.assert_allclose(np.linalg.norm(normalized, axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(normalized.argsort(axis=1), embeddings.argsort(axis=1))
+    np.testing.assert_allclose(tagger.normalize(3 * embeddings), normalized, rtol=1e-5)
+    assert not tagger.normalize(np.zeros_like(embeddings)).any()

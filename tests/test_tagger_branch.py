@@ -88,10 +88,10 @@ def music_model(folder):
     return Classifier.load(folder)
 
 
-def test_embeddings_tags_and_genre_come_from_the_tagger(music_model, classifier, wav):
+def test_embeddings_tags_and_genre_come_from_the_tagger(music_model, gtzan, wav):
     path = wav(make_music(24))
-    prediction, first_branch = music_model.predict(path), classifier.predict(path)
-    assert music_model.model.uses_tagger and not classifier.model.uses_tagger
+    prediction, first_branch = music_model.predict(path), gtzan.predict(path)
+    assert music_model.model.uses_tagger and not gtzan.model.uses_tagger
     assert prediction.embedding.shape == (200,) and prediction.embedding.dtype == np.float32
     assert (prediction.embedding[:2] > 0.1).all() and not prediction.embedding[2:].any()
     assert list(prediction.tags) == ["electronic", "chillout", "instrumental"]
@@ -102,9 +102,9 @@ def test_embeddings_tags_and_genre_come_from_the_tagger(music_model, classifier,
     assert json.loads(prediction.to_json())["tags"] == prediction.tags
 
 
-def test_frames_alone_are_predicted_by_the_first_branch(music_model, classifier):
-    track = TrackFeatures(log_mel(make_music(24), classifier.model.features), 24.0)
-    ours, theirs = music_model.predict_features(track), classifier.predict_features(track)
+def test_frames_alone_are_predicted_by_the_first_branch(music_model, gtzan):
+    track = TrackFeatures(log_mel(make_music(24), gtzan.model.features), 24.0)
+    ours, theirs = music_model.predict_features(track), gtzan.predict_features(track)
     assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
     assert ours.embedding is None and ours.tags == {}
 

@@ -18,7 +18,7 @@ from musicclass.errors import DatasetError
 from musicclass.features import TrackFeatures
 from musicclass.tagger import EMBEDDING_SIZE, TrackEmbeddings
 from musicclass.training import cross_validation
-from musicclass.training.cross_validation import cross_validate, evaluate_folds
+from musicclass.training.cross_validation import calibrate, cross_validate, evaluate_folds
 from musicclass.training.linear import PENALTIES
 from musicclass.training.networks import Monitor
 from musicclass.training.tagger_head import fit_tagger_head
@@ -48,14 +48,18 @@ def load(dataset: Dataset, config: Config) -> LabelledTracks:
     return LabelledTracks.load(dataset, [track.id for track in dataset.tracks], config)
 
 
-def test_head_equals_scikit_learn_on_standardized_embeddings():
+def test_head_equals_scikit_learn_on_whitened_embeddings():
     tracks = load(make_dataset(), Config())
     head = fit_tagger_head(tracks, Config())
-    x, y = tracks.embeddings, tracks.labels
-    standardized = (x - x.mean(axis=0)) / x.std(axis=0)
-    expected = LogisticRegression(C=0.01, max_iter=1000).fit(standardized, y).predict_proba(standardized)
-    np.testing.assert_allclose(np.exp(head.logits(x)), expected, atol=1e-3)
-    assert (head.logits(x).argmax(axis=1) == y).all()
+    patches = np.stack(list(tracks.patches.values())).astype(np.float64)  # (n_tracks, 2, 200)
+    x, y = patches.mean(axis=1), tracks.labels
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    half = (patches[:, 0] - patches[:, 1]) / 2
+    whitening = np.linalg.cholesky(np.linalg.inv(np.diag(x.var(axis=0)) + 2 * half.T @ half / len(half)))
+    expected = LogisticRegression(C=Config().model.tagger_c, max_iter=1000).fit((x - x.mean(axis=0)) @ whitening, y)
+    probabilities = expected.predict_proba((x - x.mean(axis=0)) @ whitening)
+    np.testing.assert_allclose(np.exp(head.logits(tracks.embeddings)), probabilities, atol=1e-3)
+    assert (probabilities.argmax(axis=1) == y).all()
     assert not head.logits(np.zeros((2, EMBEDDING_SIZE), np.float32)).any()
 
 
@@ -116,6 +120,16 @@ def test_folds_with_the_tagger_predict_better_than_the_first_branch_and_fall_bac
     without = {track.id for track in tracks.tracks[:6]}
     for with_tagger, first in zip(records, alone, strict=True):
         assert (with_tagger == first) == (with_tagger.track in without)
+    rng = np.random.default_rng(0)
+    for fold in results:  # a second network, in which half of the information is noise
+        fold.logits["cnn_lstm"] = [x + rng.normal(0, x.std(), x.shape).astype(np.float32) for x in fold.logits["lda"]]
+    shares = []
+    for branches in (("lda", "cnn_lstm"), ("lda", "cnn_lstm", "tagger")):
+        chosen = [replace(fold, logits={b: fold.logits[b] for b in branches}) for fold in results]
+        weights = calibrate(chosen, config, results[0].ood, results[0].embedding_ood).weights
+        assert sum(weights.values()) == pytest.approx(1)
+        shares.append(weights["cnn_lstm"] / (weights["cnn_lstm"] + weights["lda"]))
+    assert shares[0] == pytest.approx(shares[1]) and weights["tagger"] > 0.3
 
 
 @pytest.mark.slow

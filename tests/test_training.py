@@ -19,7 +19,7 @@ from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from musicclass.classifier import Classifier
-from musicclass.config import Config, ModelConfig, load_config
+from musicclass.config import Config, FeatureConfig, ModelConfig, load_config
 from musicclass.datasets import Track, folder
 from musicclass.datasets.splits import Split, make_split
 from musicclass.errors import ConfigError, DatasetError, LeakError, ModelError
@@ -61,6 +61,10 @@ SMALL = (
     "training.learning_rate=0.02",
 )
 CNN = (*SMALL, "model.architecture=cnn_lstm")
+
+
+def as_features(frames: dict[str, np.ndarray]) -> dict[str, TrackFeatures]:
+    return {name: TrackFeatures(rows, len(rows) / FeatureConfig().frames_per_second) for name, rows in frames.items()}
 
 
 def to_numpy(tensor) -> np.ndarray:
@@ -299,7 +303,7 @@ def test_windows_of_tracks_of_any_length_keep_their_order():
     config = load_config(None, SMALL).features
     lengths = {"a": 30, "b": 24, "c": 100, "d": 10}
     frames = {name: np.random.default_rng(n).random((n, 112), dtype=np.float32) for name, n in lengths.items()}
-    tracks = LabelledTracks(("x",), tuple(Track(name, "x") for name in lengths), frames)
+    tracks = LabelledTracks(("x",), tuple(Track(name, "x") for name in lengths), as_features(frames))
     outputs = WindowedTracks.of(tracks, config).predict(lambda batch: batch[:, 0, :2], batch_size=2)
     assert [len(rows) for rows in outputs] == [2, 1, 5, 1]
     for name, rows in zip(lengths, outputs, strict=True):
@@ -310,7 +314,7 @@ def test_windows_of_tracks_of_any_length_keep_their_order():
 def test_shifted_windows_differ_in_pitch_and_tempo_alone():
     config = load_config(None, ("augment.lowpass_prob=1", "augment.comb_filter_prob=1", "augment.noise_floor_prob=1"))
     ramp = (0.05 * np.arange(400)[:, None] - 0.1 * np.arange(112)).astype(np.float32)
-    tracks = LabelledTracks(("x",), (Track("a", "x"),), {"a": ramp})
+    tracks = LabelledTracks(("x",), (Track("a", "x"),), as_features({"a": ramp}))
     (plain,) = WindowedTracks.of(tracks, config.features).windows
     still = replace(config, augment=replace(config.augment, pitch_semitones=0.0, time_stretch=0.0))
     (unshifted,), (shifted,) = (WindowedTracks.shifted(tracks, c).windows for c in (still, config))
@@ -328,7 +332,7 @@ def test_comb_filter_brings_recordings_by_two_microphones_into_distribution():
 
     def load(part: list[np.ndarray]) -> LabelledTracks:
         frames = {str(i): log_mel(np.float32(sound), config) for i, sound in enumerate(part)}
-        return LabelledTracks(("x",), tuple(Track(name, "x") for name in frames), frames)
+        return LabelledTracks(("x",), tuple(Track(name, "x") for name in frames), as_features(frames))
 
     training = load(sounds[20:40])
     plain, combed = WindowedTracks.of(training, config), WindowedTracks.with_comb_filter(training, config)

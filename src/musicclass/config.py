@@ -135,7 +135,7 @@ class ModelConfig(Section):
     dropout: float = setting(0.3, "[0, 1)")
     lda_shrinkage: float = setting(0.3, "(0, 1]")  # of the LDA's covariance
     tagger_c: float = setting(
-        0.01, "[0, inf)"
+        0.02, "[0, inf)"
     )  # inverse L2 penalty of "tagger" and "frozen"; 0: chosen by cross-validation
     tagger_expert: str = setting("", None)  # the source with an expert of its own; "": none
 

@@ -29,6 +29,7 @@ STATISTICS = Path(__file__).parent / "tag_statistics.csv"  # columns tag, mean, 
 SAMPLE_RATE = 22_050  # Hz
 PATCH_SAMPLES = 66_847  # 3.03 s, 187 frames of musicnn
 EMBEDDING_SIZE = 200
+SHORTEST = 1e-6  # length of a vector that is divided by it
 MAX_PATCHES = 10  # per track; more change hardly any prediction
 LOUDNESS = -16.0  # dBFS, the RMS level of the network's input
 SILENT_RATIO = 1e-3  # patches 60 dB below the loudest one are dropped
@@ -113,6 +114,19 @@ def embed(patches: Array, starts: npt.NDArray[np.float64]) -> TrackEmbeddings | 
     embeddings, tag_logits = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     times = np.stack([starts, starts + PATCH_SAMPLES / SAMPLE_RATE], axis=1)
     return TrackEmbeddings(embeddings, times, tag_logits)
+
+
+def normalize(embeddings: Array) -> Array:
+    """Signed square roots of embeddings (n, EMBEDDING_SIZE), divided by their length; zeros stay zeros.
+
+    A few large values count for less (power normalization, Perronnin et al. 2010).
+    """
+    return unit_length(np.sign(embeddings) * np.sqrt(np.abs(embeddings)))
+
+
+def unit_length(vectors: npt.NDArray[np.floating]) -> Array:
+    """Vectors (n, d), each divided by its Euclidean length; zeros stay zeros."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST), np.float32)
 
 
 def available() -> bool:

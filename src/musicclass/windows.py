@@ -84,9 +84,9 @@ def windows_of_track(track: TrackFeatures, features: FeatureConfig) -> TrackWind
 
 
 def window_embeddings(times: npt.NDArray[np.float64], patches: tagger.TrackEmbeddings | None) -> Array:
-    """For each segment (n_windows, 2) in seconds, the mean embedding of the patches whose centers are in it.
+    """For each segment (n_windows, 2) in seconds, the mean normalized embedding of the patches whose centers are in it.
 
-    Where there are none, the embedding of the nearest patch; (n_windows, EMBEDDING_SIZE), all zeros without patches.
+    Where there are none, that of the nearest patch. (n_windows, EMBEDDING_SIZE), of length 1; zeros without patches.
     """
     if patches is None or not len(patches.embeddings):
         return np.zeros((len(times), tagger.EMBEDDING_SIZE), np.float32)
@@ -95,7 +95,7 @@ def window_embeddings(times: npt.NDArray[np.float64], patches: tagger.TrackEmbed
     nearest = np.abs(times.mean(axis=1)[:, None] - centers).argmin(axis=1)
     inside[np.arange(len(times)), nearest] |= ~inside.any(axis=1)
     weights = inside / inside.sum(axis=1, keepdims=True)
-    return np.asarray(weights @ patches.embeddings, np.float32)
+    return tagger.unit_length(weights @ tagger.normalize(patches.embeddings))
 
 
 def check_sound(track: TrackWindows) -> TrackWindows:

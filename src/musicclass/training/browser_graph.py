@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from musicclass import tagger
 from musicclass.config import FeatureConfig
-from musicclass.training.graph import FRONTEND_OPSET, _Graph, _range, _serialize, _value, build_frontend
+from musicclass.training.graph import FRONTEND_OPSET, _Graph, _range, _serialize, _unit_length, _value, build_frontend
 
 MAX_DOUBLINGS = 20  # of the stride: 600 days of audio
 HELD = 2 * tagger.MAX_PATCHES - 1  # patches that a PatchSampler holds at most
@@ -29,7 +29,7 @@ def build_tagger_frontend(features: FeatureConfig) -> bytes:
     """`build_frontend` for models that use the tagger, with two more outputs.
 
     patches (n_patches, PATCH_SAMPLES), float32, at least one, as tagger.onnx takes them;
-    patch_weights (n_windows, n_patches), float32: embeddings of windows are patch_weights @ embeddings, as
+    patch_weights (n_windows, n_patches), float32: embeddings of windows are patch_weights @ normalized embeddings, as
     windows.window_embeddings computes them. All weights are 0 where all patches are silent.
     """
     g = _Graph("p_")
@@ -108,7 +108,8 @@ def build_pooling() -> bytes:
     """
     g = _Graph()
     mean, std = (g.constant(values, np.float32) for values in tagger.tag_statistics())
-    g("MatMul", "patch_weights", "embeddings", name="window_embeddings")
+    normalized = _unit_length(g, g("Mul", g("Sign", "embeddings"), g("Sqrt", g("Abs", "embeddings"))))
+    g("Identity", _unit_length(g, g("MatMul", "patch_weights", normalized)), name="window_embeddings")
     logits = g("ReduceMean", "tag_logits", axes=[0], keepdims=0)
     z_scores, indices = "z_scores", "indices"
     g.nodes.append(

@@ -18,6 +18,7 @@ from musicclass.datasets import Track
 from musicclass.datasets.splits import artist_groups
 from musicclass.features import Array
 from musicclass.training.ood import (
+    EmbeddingOodScorer,
     FeatureOodScorer,
     Floats,
     Ints,
@@ -40,7 +41,7 @@ class Calibrator:
     feature_ood: FeatureOodScorer
     logit_ood: LogitOodScorer | None  # None: only the feature distance determines familiarity
 
-    embedding_ood: LogitOodScorer | None = None  # None: without the tagger
+    embedding_ood: EmbeddingOodScorer | None = None  # None: without the tagger
 
     @classmethod
     def fit(
@@ -51,19 +52,19 @@ class Calibrator:
         labels: Ints,
         folds: Ints,
         weights: Floats | None = None,
-        embedding_ood: LogitOodScorer | None = None,
-        embedding_scores: Floats | None = None,
+        embedding_ood: EmbeddingOodScorer | None = None,
+        embedding_distances: Floats | None = None,
     ) -> Calibrator:
         """From feature distances (n_windows,), logits (n_windows, n_genres) and label of each held-out track.
 
         `folds` (n_tracks,): tracks of one artist are in one fold, for the threshold of the OOD score. `weights` are
-        those of the tracks in the log loss. `embedding_scores` (n_tracks,) are by scorers of their own fold.
+        those of the tracks in the log loss. `embedding_distances` (n_tracks,) are by scorers of their own fold.
         """
         means = np.stack([x.astype(np.float64).mean(axis=0) for x in logits])
         distance = np.array([x.mean() for x in distances])
-        if embedding_scores is None:
-            embedding_scores = np.zeros(len(labels))
-        scorer = fit_logit_scorer(means, distance, embedding_scores, labels, folds)
+        if embedding_distances is None:
+            embedding_distances = np.zeros(len(labels))
+        scorer = fit_logit_scorer(means, distance, embedding_distances, labels, folds)
         return cls(*fit_bias_corrected_temperature(means, labels, weights), feature_ood, scorer, embedding_ood)
 
     def score(self, logits: Array, distance: Floats, embeddings: Array | None = None) -> TrackScores:
@@ -76,8 +77,8 @@ class Calibrator:
         mean_score, scores = np.zeros(1), np.zeros(len(by_window))
         if self.embedding_ood and embeddings is not None:
             vectors = embeddings.astype(np.float64)
-            mean_score = self.embedding_ood.relative_distance(vectors.mean(axis=0, keepdims=True))
-            scores = self.embedding_ood.relative_distance(vectors)
+            mean_score = self.embedding_ood.distance(vectors.mean(axis=0, keepdims=True))
+            scores = self.embedding_ood.distance(vectors)
         return TrackScores(
             self._probabilities(mean)[0],
             float(self._familiarity(mean, distance.mean(keepdims=True), mean_score)[0]),
@@ -88,10 +89,10 @@ class Calibrator:
     def _probabilities(self, logits: Floats) -> Array:
         return softmax(logits / self.temperature + self.biases, axis=-1).astype(np.float32)
 
-    def _familiarity(self, logits: Floats, distance: Floats, embedding_score: Floats) -> Floats:
+    def _familiarity(self, logits: Floats, distance: Floats, embedding_distance: Floats) -> Floats:
         if self.logit_ood is None:
             return distance_to_familiarity(distance)
-        return self.logit_ood.familiarity(logits, distance, embedding_score)
+        return self.logit_ood.familiarity(logits, distance, embedding_distance)
 
 
 def artist_folds(tracks: Sequence[Track], n_folds: int = N_INNER_FOLDS) -> Ints:

@@ -28,11 +28,10 @@ from musicclass.training.calibration import Calibrator, artist_folds, fit_branch
 from musicclass.training.networks import Monitor, Trained, train_networks
 from musicclass.training.ood import (
     SCALE_QUANTILE,
+    EmbeddingOodScorer,
     FeatureOodScorer,
     Floats,
     Ints,
-    LogitOodScorer,
-    fit_embedding_scorer,
 )
 from musicclass.training.tagger_head import TaggerHead, fit_tagger_head
 from musicclass.training.tracks import LabelledTracks, WindowedTracks, mean_logits
@@ -52,7 +51,7 @@ class HeldOut:
     distances: list[Floats]  # (n_windows,) for each track, by `ood`
     embeddings: list[Array]  # (n_windows, 200) for each track; zeros where it has none
     ood: FeatureOodScorer  # fitted to the networks' training tracks, as is:
-    embedding_ood: LogitOodScorer | None = None
+    embedding_ood: EmbeddingOodScorer | None = None
     excluded: HeldOut | None = None  # tracks of a genre that is in no fold
 
     @property
@@ -61,13 +60,11 @@ class HeldOut:
         return np.array([x.any() for x in self.embeddings], np.bool_)
 
     @property
-    def embedding_scores(self) -> Floats:
-        """The OOD score of each track's mean embedding (n_tracks,)."""
+    def embedding_distances(self) -> Floats:
+        """The distance of each track's mean embedding (n_tracks,)."""
         if self.embedding_ood is None:
             return np.zeros(len(self.tracks))
-        return self.embedding_ood.relative_distance(
-            np.stack([x.mean(axis=0, dtype=np.float64) for x in self.embeddings])
-        )
+        return self.embedding_ood.distance(np.stack([x.mean(axis=0, dtype=np.float64) for x in self.embeddings]))
 
     def subset_of(self, chosen: npt.NDArray[np.bool_]) -> HeldOut:
         """Those tracks of `chosen` (n_tracks,)."""
@@ -100,7 +97,7 @@ class Calibration:
         return calibrator.score(logits[0], heldout.distances[i] * scale, heldout.embeddings[i] if with_tagger else None)
 
 
-def _branches(weights: Mapping[str, float], with_tagger: bool) -> list[str]:
+def _branches(weights: Mapping[str, Any], with_tagger: bool) -> list[str]:
     return [branch for branch in weights if with_tagger or branch != TAGGER]
 
 
@@ -160,29 +157,44 @@ def predict_heldout(
     return HeldOut(heldout.tracks, heldout.labels, logits, distances, windows.embeddings, ood, embedding_ood)
 
 
-def embedding_scorer(training: LabelledTracks) -> LogitOodScorer | None:
+def embedding_scorer(training: LabelledTracks) -> EmbeddingOodScorer | None:
     """Fitted to the training tracks that have embeddings."""
     embeddings = training.embeddings
     known = embeddings.any(axis=1)
-    return fit_embedding_scorer(embeddings[known], training.labels[known], len(training.genres))
+    return EmbeddingOodScorer.fit(embeddings[known], training.labels[known], len(training.genres))
 
 
 def calibrate(
-    heldout: Sequence[HeldOut], config: Config, ood: FeatureOodScorer, embedding_ood: LogitOodScorer | None = None
+    heldout: Sequence[HeldOut], config: Config, ood: FeatureOodScorer, embedding_ood: EmbeddingOodScorer | None = None
 ) -> Calibration:
     """Branch weights and calibrators, fitted to held-out tracks of one or more folds.
 
-    Labels of low confidence don't count. With the tagger, the tracks that have embeddings determine the weights.
+    Labels of low confidence don't count. The weights of networks are fitted first, to all tracks, for those without
+    embeddings; that of the tagger then, to the tracks that have embeddings.
     """
     heldout = [fold.subset_of(np.array([track.confidence != "low" for track in fold.tracks])) for fold in heldout]
     if TAGGER not in heldout[0].logits:
         weights = _fit_weights(heldout, config)
         return Calibration(weights, _fit_calibrator(heldout, weights, config, ood))
-    complete = _with_embeddings(heldout)
-    weights = _fit_weights(complete or heldout, config)
-    calibrator = _fit_calibrator(complete or heldout, weights, config, ood, embedding_ood)
-    first = {branch: weights[branch] for branch in _branches(weights, False)}
-    return Calibration(weights, calibrator, _fit_calibrator(heldout, first, config, ood) if first else None)
+    complete = _with_embeddings(heldout) or heldout
+    weights, first = {TAGGER: 1.0}, _branches(heldout[0].logits, False)
+    if first:
+        within = _fit_weights(_only(heldout, first), config)  # also right for tracks without embeddings
+        share = _fit_weights([_merge(fold, within) for fold in complete], config)
+        weights = {branch: weight * share[FIRST_BRANCH] for branch, weight in within.items()} | {TAGGER: share[TAGGER]}
+    calibrator = _fit_calibrator(complete, weights, config, ood, embedding_ood)
+    alone = {branch: weights[branch] for branch in first}
+    return Calibration(weights, calibrator, _fit_calibrator(heldout, alone, config, ood) if first else None)
+
+
+def _only(heldout: Sequence[HeldOut], branches: Sequence[str]) -> list[HeldOut]:
+    return [replace(fold, logits={branch: fold.logits[branch] for branch in branches}) for fold in heldout]
+
+
+def _merge(fold: HeldOut, weights: Mapping[str, float]) -> HeldOut:
+    """With the weighted sum of the networks as one branch, beside the tagger."""
+    merged = combine_branches({branch: fold.logits[branch] for branch in weights}, weights)
+    return replace(fold, logits={FIRST_BRANCH: merged, TAGGER: fold.logits[TAGGER]})
 
 
 def _with_embeddings(heldout: Sequence[HeldOut]) -> list[HeldOut]:
@@ -204,7 +216,7 @@ def _fit_calibrator(
     weights: Mapping[str, float],
     config: Config,
     ood: FeatureOodScorer,
-    embedding_ood: LogitOodScorer | None = None,
+    embedding_ood: EmbeddingOodScorer | None = None,
 ) -> Calibrator:
     """The calibrator of the weighted sum of the branches in `weights`."""
     labels = np.concatenate([fold.labels for fold in heldout])
@@ -214,7 +226,7 @@ def _fit_calibrator(
         folds = np.repeat(np.arange(len(heldout)), [len(fold.tracks) for fold in heldout])
     logits = {branch: [x for fold in heldout for x in fold.logits[branch]] for branch in weights}
     distances = [x * (fold.ood.scale / ood.scale) for fold in heldout for x in fold.distances]
-    scores = np.concatenate([fold.embedding_scores for fold in heldout]) if embedding_ood else None
+    scores = np.concatenate([fold.embedding_distances for fold in heldout]) if embedding_ood else None
     return Calibrator.fit(
         ood, distances, combine_branches(logits, weights), labels, folds, _sample_weights(labels, config),
         embedding_ood, scores,
@@ -324,7 +336,7 @@ def run(
         alone = evaluate_folds(heldout, dataset.genres, config, tagger=False)
         metrics[FIRST_BRANCH] = evaluate_records(alone, tracks.tracks, dataset.genres)
     for branch in weights if len(weights) > 1 else ():
-        by_branch = [replace(fold, logits={branch: fold.logits[branch]}) for fold in heldout]
+        by_branch = _only(heldout, [branch])
         if branch == TAGGER:
             by_branch = _with_embeddings(by_branch)
         if len(by_branch) < 2:  # each fold is calibrated on the others

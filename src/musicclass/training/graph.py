@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from musicclass.config import FeatureConfig
 from musicclass.features import POWER_FLOOR, dct_matrix, hann_window, mel_filterbank
-from musicclass.tagger import EMBEDDING_SIZE
+from musicclass.tagger import EMBEDDING_SIZE, SHORTEST
 from musicclass.training import ood
 from musicclass.training.calibration import Calibrator
 from musicclass.training.cross_validation import Calibration
@@ -116,15 +116,19 @@ def _scores(
     column = g("Unsqueeze", distance, g.ints(1))
     mean, mean_distance = _weighted_mean(g, logits, weights), _weighted_mean(g, column, weights)
     mean_distance = g("Squeeze", mean_distance, g.ints(1))
-    mean_score = score = None
+    mean_embedding_distance = embedding_distance = None
     if embeddings and calibrator.embedding_ood:
-        mean_score = _relative_distance(g, _weighted_mean(g, embeddings, weights), calibrator.embedding_ood)
-        score = _relative_distance(g, embeddings, calibrator.embedding_ood)
+        scorer = calibrator.embedding_ood
+        mean_embedding = _weighted_mean(g, embeddings, weights)
+        mean_embedding_distance, embedding_distance = (
+            _nearest(g, _unit_length(g, x, np.float64), scorer.means, scorer.precision)
+            for x in (mean_embedding, embeddings)
+        )
     return [
         _softmax(g, mean, calibrator),
-        _familiarity(g, mean, mean_distance, mean_score, calibrator),
+        _familiarity(g, mean, mean_distance, mean_embedding_distance, calibrator),
         _softmax(g, logits, calibrator),
-        _familiarity(g, logits, distance, score, calibrator),
+        _familiarity(g, logits, distance, embedding_distance, calibrator),
     ]
 
 
@@ -209,7 +213,7 @@ def _quadratic(g: _Graph, offsets: str, matrix: npt.NDArray[np.float64]) -> str:
     return g("ReduceSum", product, g.ints(-1), keepdims=0)
 
 
-def _familiarity(g: _Graph, logits: str, distance: str, embedding_score: str | None, calibrator: Calibrator) -> str:
+def _familiarity(g: _Graph, logits: str, distance: str, embedding_distance: str | None, calibrator: Calibrator) -> str:
     """As LogitOodScorer.familiarity, or distance_to_familiarity."""
     scorer = calibrator.logit_ood
     if scorer is None:
@@ -217,18 +221,29 @@ def _familiarity(g: _Graph, logits: str, distance: str, embedding_score: str | N
         return g("Reciprocal", g("Add", power, g.constant([1.0])))
     weight = g.constant([ood.INPUT_DISTANCE_WEIGHT], np.float64)
     score = g("Sub", _relative_distance(g, logits, scorer), g("Mul", g("Mul", distance, distance), weight))
-    if embedding_score:
-        score = g("Add", score, g("Mul", embedding_score, g.constant([ood.EMBEDDING_WEIGHT], np.float64)))
+    if embedding_distance:
+        score = g("Sub", score, g("Mul", embedding_distance, g.constant([ood.EMBEDDING_WEIGHT], np.float64)))
     above = g("Sub", score, g.constant([scorer.threshold], np.float64))
     return g("Sigmoid", g("Mul", above, g.constant([ood.OOD_LOGISTIC_SLOPE], np.float64)))
 
 
 def _relative_distance(g: _Graph, values: str, scorer: ood.LogitOodScorer) -> str:
     """As LogitOodScorer.relative_distance."""
-    to_genres = g("Sub", g("Unsqueeze", values, g.ints(1)), g.constant(scorer.means, np.float64))
-    nearest = g("ReduceMin", _quadratic(g, to_genres, scorer.within_precision), axes=[1], keepdims=0)
+    nearest = _nearest(g, values, scorer.means, scorer.within_precision)
     to_all = g("Sub", values, g.constant(scorer.mean, np.float64))
     return g("Sub", _quadratic(g, to_all, scorer.total_precision), nearest)
+
+
+def _unit_length(g: _Graph, vectors: str, dtype: npt.DTypeLike = np.float32) -> str:
+    """As tagger.unit_length."""
+    length = g("ReduceL2", vectors, axes=[1], keepdims=1)
+    return g("Div", vectors, g("Max", length, g.constant([SHORTEST], dtype)))
+
+
+def _nearest(g: _Graph, values: str, means: ood.Floats, precision: ood.Floats) -> str:
+    """As nearest_distance."""
+    offsets = g("Sub", g("Unsqueeze", values, g.ints(1)), g.constant(means, np.float64))
+    return g("ReduceMin", _quadratic(g, offsets, precision), axes=[1], keepdims=0)
 
 
 def build_frontend(features: FeatureConfig) -> bytes:

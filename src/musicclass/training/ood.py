@@ -3,7 +3,7 @@
 Softmax is overconfident on out-of-distribution input. So there is a score beside the probability ("familiarity", as
 Dietterich & Guyer 2022 call it; the literature's in-distribution score). It combines the relative Mahalanobis distance
 of a track's mean logits (Ren et al. 2021) with the Mahalanobis distance of simple MFCC statistics, which don't depend
-on the network, and, with the tagger, with the relative Mahalanobis distance of embeddings.
+on the network, and, with the tagger, the Mahalanobis distance of embeddings from the nearest genre (Lee et al. 2018).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from musicclass.features import Array
+from musicclass.tagger import unit_length
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
@@ -22,7 +23,7 @@ Ints = npt.NDArray[np.intp]
 # Tuned on GTZAN: genres held out of training against validation tracks of the others (docs/results.md).
 N_MFCC = 8  # lowest coefficients of the statistics; with more, held-out music is rejected, too
 INPUT_DISTANCE_WEIGHT = 8  # of the squared feature distance in the combined score
-EMBEDDING_WEIGHT = 0.25  # of the embedding's score in the combined score; tuned on genres excluded from training
+EMBEDDING_WEIGHT = 0.25  # of the embedding's distance in the combined score; tuned on genres excluded from training
 OOD_LOGISTIC_SLOPE = 0.3  # from the combined score to familiarity
 DISTANCE_EXPONENT = 6  # from the feature distance to familiarity, where the logits can't be used
 SHRINKAGE = 0.3  # of the logits' covariance towards its diagonal
@@ -84,37 +85,48 @@ class LogitOodScorer:
 
     def relative_distance(self, logits: Floats) -> Floats:
         """How much nearer logits (n, n_genres) are to one genre than to all of them: (n,)."""
-        to_genres, to_all = logits[:, None] - self.means, logits - self.mean
-        nearest = np.einsum("ngi,ij,ngj->ng", to_genres, self.within_precision, to_genres).min(axis=1)
+        to_all = logits - self.mean
+        nearest = nearest_distance(logits, self.means, self.within_precision)
         return np.asarray(np.einsum("ni,ij,nj->n", to_all, self.total_precision, to_all) - nearest)
 
-    def score(self, logits: Floats, distance: Floats, embedding_score: Floats | float = 0.0) -> Floats:
-        """The relative distance, minus the weighted feature `distance`, plus the weighted score of the embedding."""
+    def score(self, logits: Floats, distance: Floats, embedding_distance: Floats | float = 0.0) -> Floats:
+        """The relative distance, minus the weighted feature `distance` and the weighted distance of the embedding."""
         relative = self.relative_distance(logits) - INPUT_DISTANCE_WEIGHT * distance**2
-        return np.asarray(relative + EMBEDDING_WEIGHT * embedding_score)
+        return np.asarray(relative - EMBEDDING_WEIGHT * embedding_distance)
 
-    def familiarity(self, logits: Floats, distance: Floats, embedding_score: Floats | float = 0.0) -> Floats:
+    def familiarity(self, logits: Floats, distance: Floats, embedding_distance: Floats | float = 0.0) -> Floats:
         """From 0 to 1, 0.5 at the threshold."""
-        above = self.score(logits, distance, embedding_score) - self.threshold
+        above = self.score(logits, distance, embedding_distance) - self.threshold
         return np.asarray(expit(OOD_LOGISTIC_SLOPE * above))
 
 
-def fit_embedding_scorer(embeddings: Array, labels: Ints, n_genres: int) -> LogitOodScorer | None:
-    """The scorer of embeddings (n_tracks, 200) of training tracks; None where a genre has none of them."""
-    if len(labels) == 0 or np.bincount(labels, minlength=n_genres).min() < 1:
-        return None
-    vectors = embeddings.astype(np.float64)
-    means = np.stack([vectors[labels == genre].mean(axis=0) for genre in range(n_genres)])
-    mean = vectors.mean(axis=0)
-    return LogitOodScorer(means, _precision(vectors - means[labels], n_genres), mean, _precision(vectors - mean, 1))
+@dataclass(frozen=True, eq=False)
+class EmbeddingOodScorer:
+    """Mahalanobis distance of a track's embedding from the nearest genre of the training tracks (Lee et al. 2018)."""
+
+    means: Floats  # (n_genres, EMBEDDING_SIZE)
+    precision: Floats  # (EMBEDDING_SIZE, EMBEDDING_SIZE), inverse covariance about the genres' means
+
+    @classmethod
+    def fit(cls, embeddings: Array, labels: Ints, n_genres: int) -> EmbeddingOodScorer | None:
+        """From embeddings (n_tracks, EMBEDDING_SIZE) of training tracks; None where a genre has none of them."""
+        if len(labels) == 0 or np.bincount(labels, minlength=n_genres).min() < 1:
+            return None
+        vectors = embeddings.astype(np.float64)
+        means = np.stack([vectors[labels == genre].mean(axis=0) for genre in range(n_genres)])
+        return cls(means, _precision(vectors - means[labels], n_genres))
+
+    def distance(self, embeddings: Array | Floats) -> Floats:
+        """Squared distance (n,) of embeddings (n, EMBEDDING_SIZE), which are divided by their lengths."""
+        return nearest_distance(unit_length(embeddings).astype(np.float64), self.means, self.precision)
 
 
 def fit_logit_scorer(
-    logits: Floats, distance: Floats, embedding_score: Floats, labels: Ints, folds: Ints
+    logits: Floats, distance: Floats, embedding_distance: Floats, labels: Ints, folds: Ints
 ) -> LogitOodScorer | None:
     """A LogitOodScorer whose threshold comes from cross-fitting over `folds` (n_tracks,), or None for too few tracks.
 
-    `logits` (n_tracks, n_genres), `distance` and `embedding_score` (n_tracks,) are those of held-out tracks.
+    `logits` (n_tracks, n_genres), `distance` and `embedding_distance` (n_tracks,) are those of held-out tracks.
     """
     if np.bincount(labels, minlength=logits.shape[1]).min() < MIN_HELDOUT_PER_GENRE:
         return None
@@ -122,7 +134,7 @@ def fit_logit_scorer(
     for heldout in (folds == fold for fold in np.unique(folds)):
         if len(np.unique(labels[~heldout])) == logits.shape[1]:  # else all artists of a genre are in this fold
             scorer = LogitOodScorer.fit(logits[~heldout], labels[~heldout])
-            scores.append(scorer.score(logits[heldout], distance[heldout], embedding_score[heldout]))
+            scores.append(scorer.score(logits[heldout], distance[heldout], embedding_distance[heldout]))
     if not scores:
         return None
     # "weibull" is unbiased: of a new track, the probability to be below it is the rate, however few tracks there are
@@ -133,6 +145,12 @@ def fit_logit_scorer(
 def distance_to_familiarity(distance: Floats) -> Floats:
     """From 1 over 0.5 at a feature distance of 1 to 0: where too few tracks were held out for a LogitOodScorer."""
     return 1 / (1 + distance**DISTANCE_EXPONENT)
+
+
+def nearest_distance(values: Floats, means: Floats, precision: Floats) -> Floats:
+    """Squared Mahalanobis distance (n,) of values (n, d) from the nearest of `means` (n_genres, d)."""
+    offsets = values[:, None] - means
+    return np.asarray(np.einsum("ngi,ij,ngj->ng", offsets, precision, offsets, optimize=True).min(axis=1))
 
 
 def _precision(offsets: Floats, n_means: int) -> Floats:

@@ -7,6 +7,7 @@ one source may have an expert of its own, and a gate, which is how much a track 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from scipy.special import expit, log_softmax, logsumexp
 
 from musicclass.config import Config
 from musicclass.features import Array
+from musicclass.tagger import EMBEDDING_SIZE
 from musicclass.training.linear import Linear, fit_linear, fit_logistic
-from musicclass.training.ood import Ints
+from musicclass.training.ood import Floats, Ints
 from musicclass.training.tracks import LabelledTracks
 
 EXPERT_SHARE, EXPERT_SLOPE = 0.35, 0.7  # the expert's share where the gate is 0.5, and per unit of the gate
@@ -32,7 +34,7 @@ class TaggerHead:
     expert_genres: Ints | None = None  # their indices
 
     def logits(self, embeddings: Array) -> Array:
-        """Log-probabilities (n, n_genres) for embeddings (n, 200); zeros where an embedding is all zeros."""
+        """Log-probabilities (n, n_genres) for normalized embeddings (n, 200); zeros where one is all zeros."""
         result = log_softmax(self.general(embeddings), axis=1)
         if self.expert is not None and self.gate is not None:
             share = np.clip(EXPERT_SHARE + EXPERT_SLOPE * (expit(self.gate(embeddings)) - 0.5), 0, 1)
@@ -44,14 +46,13 @@ class TaggerHead:
 
 
 def fit_tagger_head(tracks: LabelledTracks, config: Config) -> TaggerHead:
-    """Fit to the mean embeddings of those tracks that have one. Without any, all logits are zeros."""
-    embeddings = tracks.embeddings
-    known = np.asarray(embeddings.any(axis=1), np.bool_)
-    tracks = tracks.subset_of(known)
-    embeddings, labels, n_genres = embeddings[known], tracks.labels, len(tracks.genres)
+    """Fit to the mean normalized embedding of those tracks that have one. Without any, all logits are zeros."""
+    tracks = tracks.subset_of(np.array(tracks.embeddings.any(axis=1), np.bool_))
+    labels, n_genres = tracks.labels, len(tracks.genres)
     if len(np.unique(labels)) < 2:
-        return TaggerHead(Linear(np.zeros((embeddings.shape[1], n_genres)), np.zeros(n_genres)))
-    general, c = fit_linear(embeddings, tracks, config)
+        return TaggerHead(Linear(np.zeros((EMBEDDING_SIZE, n_genres)), np.zeros(n_genres)))
+    embeddings, within = tracks.embeddings, _covariance_within(list(tracks.patches.values()))
+    general, c = fit_linear(embeddings, tracks, config, within)
     own = np.array([track.source == config.model.tagger_expert != "" for track in tracks.tracks])
     genres = np.unique(labels[own])
     if own.all() or len(genres) < 2:
@@ -59,8 +60,14 @@ def fit_tagger_head(tracks: LabelledTracks, config: Config) -> TaggerHead:
     own_tracks = tracks.subset_of(own)
     own_weights = own_tracks.weights(config.training.label_weights, 1.0)
     indices = np.searchsorted(genres, labels[own])
-    expert = fit_logistic(embeddings[own], indices, own_weights, len(genres), c)
+    expert = fit_logistic(embeddings[own], indices, own_weights, len(genres), c, within)
     balanced = np.where(own, 0.5 / own.mean(), 0.5 / (1 - own.mean()))
-    two = fit_logistic(embeddings, own.astype(np.intp), balanced, 2, c)
+    two = fit_logistic(embeddings, own.astype(np.intp), balanced, 2, c, within)
     gate = Linear(two.coefficients[:, 1:] - two.coefficients[:, :1], two.intercepts[1:] - two.intercepts[:1])
     return TaggerHead(general, c, expert, gate, genres)
+
+
+def _covariance_within(tracks: Sequence[Array]) -> Floats:
+    """The covariance (d, d) of the vectors (n, d) of each track around its mean."""
+    deviations = np.concatenate([vectors - vectors.mean(axis=0) for vectors in tracks]).astype(np.float64)
+    return np.asarray(deviations.T @ deviations / max(1, len(deviations) - len(tracks)))

@@ -72,13 +72,16 @@ class LabelledTracks:
 
     @property
     def embeddings(self) -> Array:
-        """The mean embedding of each track's patches (n_tracks, EMBEDDING_SIZE); zeros where there are none."""
-        means = [patches.embeddings.mean(axis=0) if patches else NO_EMBEDDING for patches in self._patches]
-        return np.stack(means).astype(np.float32)
+        """The mean normalized embedding of each track's patches, at length 1 (n_tracks, EMBEDDING_SIZE); or zeros."""
+        patches = self.patches
+        means = [patches[track.id].mean(axis=0) if track.id in patches else NO_EMBEDDING for track in self.tracks]
+        return tagger.unit_length(np.stack(means))
 
     @property
-    def _patches(self) -> list[tagger.TrackEmbeddings | None]:
-        return [self.features[track.id].patches for track in self.tracks]
+    def patches(self) -> dict[str, Array]:
+        """The normalized embeddings (n_patches, EMBEDDING_SIZE) of those tracks that have any, by track id."""
+        tracks = ((track.id, self.features[track.id].patches) for track in self.tracks)
+        return {name: tagger.normalize(patches.embeddings) for name, patches in tracks if patches}
 
     def weights(self, label_weights: Sequence[float], balance: float) -> Floats:
         """Weights (n_tracks,), mean 1: by the confidence of labels, and `balance` of the way to equal genres."""
