@@ -26,8 +26,6 @@ def run(*arguments: str) -> int:
 
 
 def show(name: str, save: bool) -> int:
-    if status := run("evaluate", name):
-        return status
     model = load_model(name)
     *_, last = evaluations = stored_evaluations(model)
     title = f"{model.name}: {summarize_accuracy(evaluations[0])}"
@@ -52,4 +50,6 @@ if options.retrain:
 elif train_options:
     parser.error(f"{train_options[0]} is for --retrain")
 model = str(trained[-1]) if trained else "gtzan"
-sys.exit(run("predict", "--model", model, "--", *options.predict) if options.predict else show(model, options.save))
+if options.predict:
+    sys.exit(run("predict", "--model", model, "--", *options.predict))
+sys.exit(run("evaluate", model) or show(model, options.save))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,6 +42,14 @@ def test_segments_are_contiguous_and_consistent(classifier, seconds):
         assert segment.confidence == max(segment.probabilities.values()) == segment.probabilities[segment.top_genre]
         assert sum(segment.probabilities.values()) == pytest.approx(1) and 0 <= segment.familiarity <= 1
         assert segment.genre == (segment.top_genre if segment.familiarity >= 0.5 else "unknown")
+
+
+def test_classifiers_can_be_pickled_and_copied(classifier):
+    """As ProcessPoolExecutor does with `classifier.predict`."""
+    chosen = Classifier(classifier.model, AudioConfig(max_seconds=9), 0.25)
+    for other in (pickle.loads(pickle.dumps(chosen.predict_waveform)).__self__, copy.deepcopy(chosen)):
+        assert (other.limits, other.min_confidence, other.model.card) == (chosen.limits, 0.25, chosen.model.card)
+        assert other.predict_waveform(make_music(3), RATE) == chosen.predict_waveform(make_music(3), RATE)
 
 
 def test_min_confidence_replaces_familiarity(classifier):

@@ -89,6 +89,14 @@ def test_names_from_standard_input_and_patterns(run, wav, tmp_path):
         assert (status, out) == (1, "") and message in err and err.count("\n") == 1
 
 
+def test_a_plot_that_cannot_be_written_is_one_line(run, wav, tmp_path):
+    wav(make_music(2), name=f"songs/{'a' * 248}.wav")
+    wav(make_music(2), name="songs/b.wav")
+    status, out, err = run("predict", tmp_path / "songs", "--plot", tmp_path / "plots")
+    assert status == 1 and "b.wav" in out and err.count("the plot can't be written (File name too long)") == 1
+    assert (tmp_path / "plots" / "b.wav.png").exists()
+
+
 def test_plots_of_one_file_and_of_a_folder(run, wav, tmp_path):
     path = wav(make_music(2), name="A$AP Ca$h " + "x" * 225 + ".wav")  # neither mathematics nor too long
     status, _, err = run("predict", path, "--plot", tmp_path / "plot.svg")
@@ -202,7 +210,7 @@ sys.exit(main())
     assert result.returncode == 0 and "genre" in json.loads(result.stdout), result.stderr
     code = code.replace("'--jsonl'", "'--plot', 'x.png'")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 2 and "musicclass[plot]" in result.stderr and '".[plot]"' in result.stderr
+    assert result.returncode == 2 and "pip install matplotlib, or" in result.stderr and '".[plot]"' in result.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and pipes")

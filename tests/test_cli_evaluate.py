@@ -28,10 +28,10 @@ def make_model(folder: Path, split: dict[str, str], **data) -> Path:
 
 @pytest.fixture
 def songs(tmp_path):
-    for genre in ("blues", "rock"):
+    for number, genre in enumerate(("blues", "rock")):
         (tmp_path / "songs" / genre).mkdir(parents=True)
         for i in range(3):
-            soundfile.write(tmp_path / "songs" / genre / f"{i}.wav", make_noise(2, seed=i), RATE)
+            soundfile.write(tmp_path / "songs" / genre / f"{i}.wav", make_noise(2, seed=10 * number + i), RATE)
     return tmp_path / "songs"
 
 
@@ -77,10 +77,20 @@ def test_evaluation_on_data_warns_about_training_tracks_and_shared_artists(run, 
 
 def test_card_without_metrics_is_named(run, tmp_path):
     model = make_model(tmp_path / "m", {})
-    card = json.loads((model / "card.json").read_text())
-    (model / "card.json").write_text(json.dumps(card | {"metrics": {"cv": {"macro_f1": 0.5}}}))
+    metrics = {"cv": {"n_tracks": 9, "n_artists": 9, "macro_f1": 0.5}}
+    card = json.loads((model / "card.json").read_text()) | {"metrics": metrics}
+    (model / "card.json").write_text(json.dumps(card))
     status, _, err = run("evaluate", model)
     assert status == 2 and "card.json has no metrics with accuracy" in err and "on DATA" in err
+
+
+@pytest.mark.parametrize("split", [{}, {"blues/7.wav": "test,"}, {"rock/0.wav": "train,"}])
+def test_tracks_that_were_not_in_training_are_evaluated_by_default(run, songs, tmp_path, split):
+    """Of a folder that has none of the model's test tracks."""
+    model = make_model(tmp_path / "m", split | {"blues/x.wav": "train,"}, split_name="filtered")
+    status, out, err = run("evaluate", model, songs)
+    n_tracks = 5 if "rock/0.wav" in split else 6
+    assert (status, err) == (0, "") and f"{n_tracks} tracks that the model wasn't trained on" in out
 
 
 def test_genres_that_the_model_lacks_are_refused(run, songs):
@@ -96,6 +106,16 @@ def test_runs_of_several_seeds_are_summarized(run, tmp_path):
     assert status == 0 and "2 seeds" in out and "seed-2" in out and "0.000" in out
     assert json.loads(run("evaluate", tmp_path, "--json")[1])["mean_and_std"]["accuracy"] == [0.769, 0]
     assert run("evaluate", tmp_path, "--report", tmp_path / "r.html")[0] == 2
+
+
+def test_few_tracks_give_no_conclusion_and_genres_without_tracks_no_share(run, songs, tmp_path):
+    model = make_model(tmp_path / "m", {"blues/1.wav": "test,", "rock/1.wav": "test,"})
+    out = run("compare", model, model, songs)[1]
+    assert "2 tracks: too few for a conclusion; evaluate 6 or more" in out and "[-100.0%, +100.0%]" in out
+    out = run("evaluate", model, songs)[1]
+    assert "too few tracks (under 5) for metrics of a genre: blues 1, classical 0" in out
+    row = next(line for line in out.splitlines() if line.startswith("classical"))
+    assert row.split()[1] == "–"
 
 
 def test_comparison_uses_stored_predictions_or_the_first_models_split_of_data(run, songs, tmp_path):

@@ -79,6 +79,7 @@ def test_several_data_sets_are_one(run, tmp_path):
     ("arguments", "message"),
     [
         (["train", "nowhere", "--out", "x"], "nowhere"),
+        (["train", "tests", "--out", "pyproject.toml/x"], "--out pyproject.toml/x: can't be written (Not a directory)"),
         (["train", "tests", "--out", "x", "--set", "training.epoch=1"], "training.epochs"),
         (["train", "tests", "--out", "x", "--config", "basline"], "baseline"),
         (["train", "pyproject.toml", "--out", "x"], "not an .npz file"),

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from musicclass import tagger
-from musicclass.config import FeatureConfig
+from musicclass.config import Config, FeatureConfig
 from musicclass.datasets import (
     Dataset,
     Track,
@@ -23,8 +23,9 @@ from musicclass.datasets import (
     open_dataset,
 )
 from musicclass.datasets.splits import make_split
-from musicclass.errors import DatasetError, LeakError
-from musicclass.features import log_mel
+from musicclass.errors import DatasetError, LeakError, TooShortError
+from musicclass.features import TrackFeatures, log_mel
+from musicclass.training.tracks import LabelledTracks
 from tests.conftest import RATE, make_noise, make_tone, script
 
 CONFIG = FeatureConfig()
@@ -89,6 +90,76 @@ def test_folder_finds_audio_at_any_depth_and_skips_hidden_files(tmp_path):
     np.testing.assert_array_equal(log_mel_of(dataset, dataset.tracks[0], CONFIG), log_mel(samples, CONFIG))
 
 
+def test_genres_in_several_spellings_are_one_and_the_warning_names_them(tmp_path):
+    names = ["Rock/1.wav", "Rock/2.wav", "rock /3.wav", "Cafe\u0301/4.wav", "Caf\u00e9/5.wav", "jazz/6.wav"]
+    dataset = folder.read(make_tree(tmp_path / "x", names))
+    assert dataset.genres == ("Caf\u00e9", "Rock", "jazz") and [t.genre for t in dataset.tracks].count("Rock") == 3
+    assert "one genre, Rock: 'Rock', 'rock '" in dataset.warnings
+    (tmp_path / "more.csv").write_text("track,genre\nx/Rock/1.wav,ROCK\nx/jazz/6.wav,Jazz\n")
+    joined = join([dataset, label_csv.read(tmp_path / "more.csv")])
+    assert joined.genres == ("Caf\u00e9", "Jazz", "Rock")
+
+
+def test_recordings_with_two_genres_and_folders_without_audio_are_named(tmp_path):
+    root = make_tree(tmp_path / "x", ["fado/a.wav", "tango/b.wav"])
+    (root / "tango" / "c.wav").write_bytes((root / "fado" / "a.wav").read_bytes())
+    (root / "polka").mkdir()
+    assert folder.read(root).warnings == (
+        "no audio files, so no genre: polka",
+        "the same recording has two genres; keep one: fado/a.wav (fado) and tango/c.wav (tango)",
+    )
+
+
+def test_albums_that_are_links_are_followed(tmp_path):
+    root = make_tree(tmp_path / "x", ["fado/a.wav", "tango/b.wav"])
+    (root / "fado" / "album").symlink_to(make_tree(tmp_path / "album", ["1.wav"]), target_is_directory=True)
+    assert [track.id for track in folder.read(root).tracks] == ["fado/a.wav", "fado/album/1.wav", "tango/b.wav"]
+
+
+def test_one_name_of_gtzan_makes_no_gtzan_and_a_folder_above_names_the_right_one(tmp_path):
+    root = make_tree(tmp_path / "data" / "mine", ["blues/blues.00000.wav", "blues/x.wav", "tango/y.wav"])
+    assert open_dataset(root).genres == ("blues", "tango")
+    with pytest.raises(DatasetError, match=f"its sub-folder {root} has 2: give that one"):
+        open_dataset(root.parent)
+
+
+@pytest.mark.parametrize(("n_usable", "error"), [(0, DatasetError), (1, DatasetError), (2, UserWarning)])
+def test_genres_with_few_usable_tracks_are_refused_or_named_before_training(n_usable, error):
+    def features(track, config, with_tagger):
+        if track.artist == "short":
+            raise TooShortError("only 0.5 s long")
+        return TrackFeatures(np.zeros((50, 112), np.float32), 2.0)
+
+    tracks = [Track(f"fado/{i}", "fado") for i in range(5)]
+    tracks += [Track(f"tango/{i}", "tango", "short" if i >= n_usable else "") for i in range(9)]
+    dataset = Dataset("mine", tuple(tracks), features)
+    with pytest.warns() as warned:
+        if error is DatasetError:
+            with pytest.raises(error, match=f"few usable tracks for training: tango {n_usable}; add tracks"):
+                LabelledTracks.load(dataset, [track.id for track in tracks], Config())
+        else:
+            assert len(LabelledTracks.load(dataset, [track.id for track in tracks], Config())) == 5 + n_usable
+            assert "tango 2; expect a low recall" in str(warned[-1].message)
+
+
+@pytest.mark.parametrize("name", ["unknown", " ", "a\x1b[2Jb"])
+def test_names_that_no_genre_can_have_are_refused(tmp_path, name):
+    with pytest.raises(DatasetError, match="can't be the name of a genre"):
+        folder.read(make_tree(tmp_path / "x", [f"{name}/1.wav", "tango/2.wav"]))
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "encoding"),
+    [("Track,Genre", ",", "utf-8"), ("TRACK; Genre", ";", "cp1252"), ("track\tgenre", "\t", "utf-16")],
+)
+def test_labels_of_spreadsheets_and_of_windows_are_read(tmp_path, header, separator, encoding):
+    make_tree(tmp_path, ["sub/caf\u00e9.wav", "y.wav"])
+    rows = [header, f"sub\\caf\u00e9.wav{separator}fado", f"y.wav{separator}tango"]
+    (tmp_path / "labels.csv").write_bytes("\r\n".join(rows).encode(encoding))
+    dataset = label_csv.read(tmp_path / "labels.csv")
+    assert dataset.genres == ("fado", "tango") and all(track.path.exists() for track in dataset.tracks)
+
+
 def test_labels_know_artists_or_take_them_from_another_file(tmp_path):
     assert [(t.genre, t.artist) for t in make_labels(tmp_path).tracks] == [("tango", ""), ("fado", "Amália")]
     (tmp_path / "artists.csv").write_text("track,artist\nx.wav,Mariza\n")
@@ -109,7 +180,7 @@ def test_artists_match_in_either_unicode_normalization_and_unmatched_tracks_are_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("track,singer\na/1.wav,x\n", "no column 'artist'"),
+        ("track,singer\na/1.wav,x\n", "no column 'artist', but: track, singer"),
         ("track,artist\na/1.wav,x\na/1.wav,y\n", "two values of artist, x and y"),
         ("track,artist\na/1.wav,\x00\xff", "can't be read"),
     ],

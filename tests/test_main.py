@@ -53,6 +53,7 @@ def test_retrained_model_is_used_and_kept_when_another_training_fails(run, tmp_p
     settings = [part for setting in TINY for part in ("--set", setting)]
     done = run("--retrain", "--save", *settings)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Labels (rows)") == 1, "results are shown once"
     assert load_model(tmp_path / "models" / "mine-001").genres == ("beat", "hiss")
     assert run("--retrain", "--set", "training.epoch=1").returncode == 2
     done = run()

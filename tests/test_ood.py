@@ -56,14 +56,16 @@ def test_five_percent_of_heldout_tracks_are_out_of_distribution():
     distances = map(fitted.feature_ood.distance, make_windows(1000, seed=2))
     scores = [fitted.score(*pair) for pair in zip(logits, distances, strict=True)]
     assert 25 < sum(s.familiarity < OOD_THRESHOLD for s in scores) < 75
+    by_window = np.concatenate([s.window_familiarity for s in scores])
+    assert 0.025 < (by_window < OOD_THRESHOLD).mean() < 0.075
 
 
 def test_few_heldout_tracks_reject_no_more_new_ones_than_many():
     rejected = []
     for seed in range(20):
         logits, labels = make_logits(40, seed=seed)
-        means, zeros = np.stack([x.mean(axis=0) for x in logits]), np.zeros(40)
-        scorer = fit_logit_scorer(means, zeros, zeros, labels, np.arange(40) // 4 % 5)
+        distances = [np.zeros(len(x)) for x in logits]
+        scorer = fit_logit_scorer(logits, distances, np.zeros(40), labels, np.arange(40) // 4 % 5)
         new = np.stack([x.mean(axis=0) for x in make_logits(1000, seed=100 + seed)[0]])
         rejected.append((scorer.score(new, np.zeros(1000)) < scorer.threshold).mean())
     assert 0.01 < np.mean(rejected) < 0.05

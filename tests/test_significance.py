@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from musicclass.errors import DatasetError
 from musicclass.evaluation.evaluate import Record, compute_metrics, mean_and_std, read_predictions, write_predictions
-from musicclass.evaluation.significance import compare, sign_flip_p_value
+from musicclass.evaluation.significance import MIN_ARTISTS, compare, sign_flip_ci, sign_flip_p_value
 
 GENRES = ("a", "b")
 
@@ -45,6 +45,25 @@ def test_sign_flip_test_matches_scipy(differences):
     values = np.array(differences)
     reference = scipy.stats.permutation_test((values,), np.sum, permutation_type="samples", n_resamples=10_000)
     assert sign_flip_p_value(values) == pytest.approx(reference.pvalue)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(3, 4)), min_size=1, max_size=20))
+@example([(-1, 1)] * 3 + [(0, 1)] * 7)
+def test_interval_and_test_agree(artists):
+    differences, sizes = np.array(artists).T
+    p_value = sign_flip_p_value(differences)
+    low, high = sign_flip_ci(differences, sizes, p_value)
+    assert (p_value < 0.05) == (low > 0 or high < 0) and low <= differences.sum() / sizes.sum() <= high
+    assert len(artists) >= MIN_ARTISTS or (low, high) == (-1, 1)
+
+
+def test_interval_is_close_to_that_of_students_t():
+    rng = np.random.default_rng(0)
+    differences, sizes = rng.integers(-1, 2, 200) + (rng.random(200) < 0.1), np.full(200, 2)
+    half_width = 1.97 * differences.std() / 2 / 200**0.5
+    mean = differences.mean() / 2
+    interval = sign_flip_ci(differences, sizes, sign_flip_p_value(differences))
+    assert interval == pytest.approx((mean - half_width, mean + half_width), abs=0.005)
 
 
 def test_models_without_common_tracks_cannot_be_compared():

@@ -46,14 +46,14 @@ def test_patches_are_evenly_spread_and_bounded_whatever_the_blocks(n_samples, cu
         np.testing.assert_array_equal(patch, np.resize(samples[first : first + PATCH_SAMPLES], PATCH_SAMPLES))
 
 
-def test_embeddings_of_windows_are_means_or_the_nearest():
+def test_embeddings_of_windows_are_means_of_the_nearest_patches():
     starts = np.array([0.0, 3.0, 6.0, 20.0])
     values = 7 * np.eye(4, tagger.EMBEDDING_SIZE, dtype=np.float32)
     patches = tagger.TrackEmbeddings(values, np.stack([starts, starts + 3], axis=1))
     times = np.array([[0, 5], [5, 10], [10, 15], [15, 20], [20, 25]], float)
     embeddings = window_embeddings(times, patches)
     assert embeddings.shape == (5, 200) and embeddings.dtype == np.float32
-    shares = [[0.5**0.5, 0.5**0.5, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
+    shares = np.array([[1, 1, 1, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]]) / 3**0.5
     np.testing.assert_allclose(embeddings[:, :4], shares, rtol=1e-6)
     assert not window_embeddings(times, None).any()
 

@@ -436,7 +436,7 @@ def test_lda_is_solved_at_once_and_reproducible(tracks, tmp_path):
 
 def test_a_loss_that_is_not_finite_is_an_error_with_a_remedy(clips, tmp_path, eager):
     config = load_config(None, (*CNN, "training.learning_rate=1e38"))
-    with pytest.raises(ConfigError, match=r"cnn_lstm_42: the loss is NaN or infinite; try a training\.learning_rate"):
+    with pytest.raises(ConfigError, match=r"cnn_lstm_42: the loss is NaN .* epoch 1 of .*learning_rate below"):
         train(clips, make_split(clips), config, tmp_path / "out")
     assert not (tmp_path / "out" / "card.json").exists()
 

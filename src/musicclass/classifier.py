@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,10 @@ class Classifier:
         self._session = model.create_session()
         if model.uses_tagger:
             tagger.warn_if_missing()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it by the folder of its model, which another process loads."""
+        return Classifier.load, (self.model.path.resolve(), self.limits, self.min_confidence)
 
     @classmethod
     def load(
@@ -96,14 +100,9 @@ class Classifier:
         """Run model.onnx on the log-mel windows (n_windows, n, n_mels_kept) of a track.
 
         `embeddings` (n_windows, EMBEDDING_SIZE) are for models that use the tagger; without them, or where all are
-        zeros, these predict from the windows alone.
+        zeros, these predict from the windows alone. Raises ModelError when the graph fails.
         """
-        inputs = {"windows": windows}
-        if self.model.uses_tagger:
-            zeros = np.zeros((len(windows), tagger.EMBEDDING_SIZE), np.float32)
-            inputs["embeddings"] = zeros if embeddings is None else embeddings
-        outputs = self._session.run(list(TrackScores._fields), inputs)
-        return TrackScores(outputs[0], float(outputs[1]), outputs[2], outputs[3])
+        return TrackScores(*self.model.run(self._session.run, windows, embeddings))
 
     def _segment(self, start: float, end: float, row: Array, familiarity: float) -> Segment:
         if not row.any():

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar, cast
 from musicclass.errors import ConfigError
 
 T = TypeVar("T")
+MAX_FRAMES = 20_000  # of a window
 CONFIGS = Path(__file__).parent / "configs"
 ARCHITECTURES = (
     "cnn_lstm+lda", "cnn_lstm", "lda", "baseline", "cnn_lstm+lda+tagger", "cnn_lstm+tagger", "lda+tagger",
@@ -75,18 +76,18 @@ class FeatureConfig(Section):
     """From waveform to MFCC. The first seven fields determine the log-mel frames."""
 
     NAME: ClassVar[str] = "features"
-    sample_rate: int = setting(22_050, "[1, inf)")  # Hz
-    n_fft: int = setting(2048, "[2, inf)")  # samples in a frame
-    hop_length: int = setting(914, "[1, inf)")  # samples; the only published frames of all of GTZAN are this far apart
-    n_mels: int = setting(128, "[1, inf)")  # bands of the mel filter bank
-    n_mels_kept: int = setting(112, "[1, inf)")  # the lowest of them: up to 7.2 kHz, below most encoders' low-pass
+    sample_rate: int = setting(22_050, "[1, 384000]")  # Hz
+    n_fft: int = setting(2048, "[2, 65536]")  # samples in a frame
+    hop_length: int = setting(914, "[1, 65536]")  # samples; as the only published frames of all of GTZAN
+    n_mels: int = setting(128, "[1, 1024]")  # bands of the mel filter bank
+    n_mels_kept: int = setting(112, "[1, 1024]")  # the lowest of them: up to 7.2 kHz, below most encoders' low-pass
     fmin: float = setting(0.0, "[0, inf)")  # Hz
     fmax: float = setting(11_025.0, "(0, inf)")  # Hz
 
-    top_db: float = setting(80.0, "(0, inf)")  # dB from the maximum down to the floor
-    norm_seconds: float = setting(30.0, "[1, inf)")  # the context of a window that determines the maximum
-    n_mfcc: int = setting(64, "[1, inf)")
-    window_seconds: float = setting(10.0, "[1, inf)")  # the network's input
+    top_db: float = setting(80.0, "(0, 1000]")  # dB from the maximum down to the floor
+    norm_seconds: float = setting(30.0, "[1, 3600]")  # the context of a window that determines the maximum
+    n_mfcc: int = setting(64, "[1, 1024]")
+    window_seconds: float = setting(10.0, "[1, 600]")  # the network's input
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,6 +97,7 @@ class FeatureConfig(Section):
         nyquist = self.sample_rate / 2
         _check(self.fmin < self.fmax <= nyquist, f"features.fmax must be above fmin, and at most {nyquist:g} Hz")
         _check(self.norm_seconds >= self.window_seconds, "features.norm_seconds must be at least window_seconds")
+        _check(1 <= self.window_frames <= MAX_FRAMES, f"features.window_seconds must be at most {MAX_FRAMES} frames")
 
     @property
     def frames_per_second(self) -> float:

@@ -73,13 +73,13 @@ def naming_errors(name: str) -> Iterator[None]:
 
 
 def import_optional(module: str, extra: str) -> ModuleType:
-    """Import `module`. Raises MissingExtraError, which names the extra to install, when it is missing."""
+    """Import `module`. Raises MissingExtraError, which names the package to install, when it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
         package = {"sklearn": "scikit-learn", "python_multipart": "python-multipart"}.get(package, package)
-        remedy = f'pip install "musicclass[{extra}]", or in a clone: pip install ".[{extra}]"'
+        remedy = f'pip install {package}, or in a clone of musicclass: pip install ".[{extra}]"'
         raise MissingExtraError(f"{package} is not installed; run: {remedy}") from error
 
 

@@ -20,6 +20,7 @@ SUMMARY = {  # metric -> its name and format
     "accuracy_at_60pct_coverage": ("accuracy at 60% coverage", ".1%"),
     "unknown_rate": ('predicted as "unknown"', ".1%"),
 }
+NO_VALUE = "–"
 DETAILS = ("genres", "data", "config", "calibration", "members", "parameters", "versions", "sha256")
 
 
@@ -59,10 +60,19 @@ def genre_rows(genres: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]
     """Genre, number of tracks, and recall, precision and F1 with their 95% intervals, as text."""
 
     def interval(scores: Mapping[str, Any], name: str) -> str:
-        return "{:.0%} [{:.0%}, {:.0%}]".format(scores[name], *scores[f"{name}_ci95"])
+        low, high = scores[f"{name}_ci95"]
+        return f"{share(scores, name, scores['n_tracks'])} [{low:.0%}, {high:.0%}]"
 
     names = ("recall", "precision", "f1")
-    return [(genre, str(s["n_tracks"]), *(interval(s, name) for name in names)) for genre, s in genres.items()]
+    return [
+        (genre, str(s["n_tracks"]), *(interval(s, name) if s["n_tracks"] else NO_VALUE for name in names))
+        for genre, s in genres.items()
+    ]
+
+
+def share(scores: Mapping[str, float], name: str, n_tracks: int) -> str:
+    """The score as "71%", or NO_VALUE where it would be of no track."""
+    return f"{scores[name]:.0%}" if n_tracks else NO_VALUE
 
 
 def render_model(

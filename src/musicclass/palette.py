@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Chosen to remain distinct with common forms of color blindness; an eleventh genre repeats the first color.
+# Chosen to remain distinct with common forms of color blindness; a thirteenth genre repeats the first color.
 COLORS = (
     "#4477aa", "#cc9933", "#66aa55", "#ee6677", "#8855aa",
     "#44bbcc", "#555555", "#ee99bb", "#999933", "#bb4422",
+    "#223366", "#117744",
 )  # fmt: skip
 SILENT, UNKNOWN = "#dddddd", "#aaaaaa"
 

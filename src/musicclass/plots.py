@@ -16,7 +16,7 @@ from musicclass.errors import ConfigError, escape_control_chars, import_optional
 from musicclass.files import write_atomically
 from musicclass.palette import COLORS, genre_color
 from musicclass.prediction import Prediction
-from musicclass.text import percent
+from musicclass.text import percent, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def reliability(bins: Sequence[Sequence[float]], ece: float, title: str = "") ->
     figure, axis = _figure(5.5, 5.5)
     confidence, accuracy, counts = (list(column) for column in zip(*bins, strict=True))
     axis.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfectly calibrated")
-    label = f"bins of about {round(float(np.mean(counts)))} tracks"
+    label = f"bins of about {plural(round(float(np.mean(counts))), 'track')}"
     axis.plot(confidence, accuracy, "o-", color=COLORS[0], label=label)
     axis.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
     axis.set_title(f"{_literal(title)}\nexpected calibration error {ece:.3f}".strip())

@@ -13,19 +13,25 @@ history.csv      loss and accuracy per epoch
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musicclass.config import FeatureConfig, from_dict
-from musicclass.errors import ConfigError, ModelError
+from musicclass.errors import UNPRINTABLE, ConfigError, ModelError
 from musicclass.files import write_atomically, write_text
-from musicclass.onnx_session import create_session
+from musicclass.onnx_session import check_self_contained, create_session, run_limited
+from musicclass.prediction import UNKNOWN
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from musicclass.features import Array
 
 MODEL, FRONTEND, POOLING, CARD = "model.onnx", "frontend.onnx", "pooling.onnx", "card.json"
 BACKBONE = "backbone.onnx"
@@ -36,6 +42,14 @@ DEFAULT_MODEL = "music"  # of the command line, Python, the server and beets
 SUBSET_NAMES = {"train": "training", "valid": "validation", "test": "test", "cv": "cross-validation"}
 METRICS_PREFERENCE = ("test", "cv", "valid")  # least biased first
 PRETRAINED = Path(__file__).parent / "pretrained"
+OUTPUTS = ("probabilities", "familiarity", "window_probabilities", "window_familiarity")  # of model.onnx
+COLUMNS = {SPLIT: ("track", "split", "artist"), HISTORY: ("epoch",)}
+FIELDS = {  # of the card, those that are used -> type
+    "name": str, "summary": str, "genres": list, "config.features": dict, "config.model.architecture": str,
+    "data.split_name": str, "data.split_seed": int, "metrics": dict, "sha256": str,
+}  # fmt: skip
+COUNTS = ("n_tracks", "n_artists")
+MAX_GENRES = 1000
 
 
 @dataclass(frozen=True)
@@ -58,11 +72,21 @@ class SavedModel:
         return "tagger" in str(self.card["config"].get("model", {}).get("architecture", "")).split("+")
 
     def create_session(self) -> onnxruntime.InferenceSession:
-        """An ONNX Runtime session for model.onnx. Raises ModelError when it is invalid or doesn't match the card."""
+        """An ONNX Runtime session for model.onnx. Raises ModelError when it is invalid."""
+        return self._create_session((self.path / MODEL).read_bytes())
+
+    def _create_session(self, content: bytes, trial: bool = False) -> onnxruntime.InferenceSession:
         try:
-            session = create_session((self.path / MODEL).read_bytes())
+            check_self_contained(content)
+            return create_session(content, trial)
         except Exception as error:  # onnxruntime's exceptions have no common base class
             raise ModelError(f"{self.path / MODEL}: invalid graph ({error}); train or copy it again") from None
+
+    def check(self, content: bytes) -> None:
+        """Run the graph on windows of two lengths, within limits. Raises ModelError where it doesn't match the card."""
+        import numpy as np  # not at the top, for the start of --help
+
+        session = self._create_session(content, trial=True)
         sizes = {item.name: item.shape[-1] for item in (*session.get_inputs(), *session.get_outputs()) if item.shape}
         expected = {"windows": self.features.n_mels_kept, "probabilities": len(self.genres)}
         for name, size in expected.items():
@@ -71,15 +95,57 @@ class SavedModel:
                     f"{self.path}: {name} of {MODEL} have size {sizes.get(name)}, those of {CARD} {size}; "
                     "copy both from one model"
                 )
-        return session
+        n_frames = min(self.features.window_frames, math.ceil(self.features.frames_per_second))
+        levels = np.linspace(0, self.features.top_db, self.features.n_mels_kept, dtype=np.float32)
+        for n_windows, length in ((1, self.features.window_frames), (2, n_frames)):
+            windows = np.broadcast_to(levels, (n_windows, length, len(levels)))
+            self.run(functools.partial(run_limited, session), windows)
+
+    def run(
+        self, run_session: Callable[..., list[Any]], windows: Array, embeddings: Array | None = None
+    ) -> tuple[Array, float, Array, Array]:
+        """The OUTPUTS of model.onnx for log-mel windows (n_windows, n, n_mels_kept), by the `run` of its session.
+
+        `embeddings` (n_windows, EMBEDDING_SIZE) are for models that use the tagger; None: all zeros. Raises ModelError
+        when the graph fails, or its outputs have other shapes or aren't probabilities.
+        """
+        import numpy as np
+
+        from musicclass.tagger import EMBEDDING_SIZE
+
+        inputs = {"windows": windows}
+        if self.uses_tagger:
+            zeros = np.zeros((len(windows), EMBEDDING_SIZE), np.float32)
+            inputs["embeddings"] = zeros if embeddings is None else embeddings
+        try:
+            outputs = run_session(list(OUTPUTS), inputs)
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"{self.path / MODEL}: fails ({reason}); train or copy it again") from None
+        n_windows, n_genres = len(windows), len(self.genres)
+        shapes = ((n_genres,), (), (n_windows, n_genres), (n_windows,))
+        for name, output, shape in zip(OUTPUTS, outputs, shapes, strict=True):
+            values = np.asarray(output)
+            if values.shape != shape or values.dtype.kind != "f":
+                raise ModelError(f"{self.path / MODEL}: {name} have shape {values.shape}, not {shape}; train it again")
+            if not ((values >= -1e-3) & (values <= 1 + 1e-3)).all():  # false for NaN
+                raise ModelError(f"{self.path / MODEL}: {name} aren't in [0, 1]; train or copy it again")
+        return outputs[0], float(outputs[1]), outputs[2], outputs[3]
 
     def read_table(self, name: str) -> list[dict[str, str]]:
-        """The rows of SPLIT, PREDICTIONS or HISTORY; an empty list if the file is missing."""
+        """The rows of SPLIT, PREDICTIONS or HISTORY; an empty list if the file is missing. Raises ModelError."""
         path = self.path / name
         if not path.exists():
             return []
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ModelError(f"{path}: can't be read ({error}); copy it again") from None
+        missing = [column for column in COLUMNS.get(name, ()) if any(row.get(column) is None for row in rows)]
+        if missing:
+            raise ModelError(f"{path}: a row has no {missing[0]}; copy it again")
+        return rows
 
 
 def best_available_metrics(card: dict[str, Any], key: str = "accuracy") -> str:
@@ -103,32 +169,103 @@ def list_pretrained() -> list[str]:
 def load_model(source: str | Path = DEFAULT_MODEL) -> SavedModel:
     """Load a saved model from its folder, or a pretrained model by its name.
 
-    Raises ModelError when files are missing or damaged, or when model.onnx doesn't have the card's checksum.
+    Raises ModelError when files are missing or damaged, when model.onnx doesn't have the card's checksum, or when it
+    fails on windows of the size in the card.
     """
     path = PRETRAINED / str(source) if str(source) in list_pretrained() else Path(source)
     try:
-        card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        digest = hashlib.sha256((path / MODEL).read_bytes()).hexdigest()
+        text, content = (path / CARD).read_text(encoding="utf-8-sig"), (path / MODEL).read_bytes()
+        card = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
             f"{path}: not a model ({error.filename} is missing); give a folder made by `musicclass train`, "
             f"or the name of a pretrained model: {', '.join(list_pretrained()) or 'none is installed'}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: can't be read ({error}); copy it again") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ModelError(f"{path / CARD}: not of format {FORMAT}; retrain the model, or update musicclass")
     try:
-        genres = tuple(str(genre) for genre in card["genres"])
-        features = from_dict(FeatureConfig, card["config"]["features"])
-        matches = card["sha256"] == digest
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        _check_card(card)
+        features = from_dict(FeatureConfig, card["config"]["features"], prefix="config.features.")
+    except (ValueError, ConfigError) as error:
         raise ModelError(f"{path / CARD}: damaged ({error}); train or copy it again") from None
-    if not matches:
+    if card["sha256"] != hashlib.sha256(content).hexdigest():
         raise ModelError(f"{path}: {MODEL} doesn't have the checksum in {CARD}; train or copy it again")
-    if len(set(genres)) != len(genres) or len(genres) < 2:
-        raise ModelError(f"{path / CARD}: needs two or more distinct genres, not {genres}; train or copy it again")
-    return SavedModel(path, genres, features, card)
+    model = SavedModel(path, tuple(card["genres"]), features, card)
+    model.check(content)
+    return model
+
+
+def _finite(text: str) -> float:
+    """The number. Raises ValueError for NaN, Infinity and what is too large."""
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} isn't a finite number")
+    return float(text)
+
+
+def _check_card(card: dict[str, Any]) -> None:
+    """Raise ValueError, with the field's name, where a field is missing, of another type, or out of bounds."""
+    for name, kind in FIELDS.items():
+        _field(card, name, kind)
+    genres = card["genres"]
+    for name, texts in (("name", [card["name"]]), ("summary", [card["summary"]]), ("genres", genres)):
+        _check(all(isinstance(text, str) and not UNPRINTABLE.search(text) for text in texts), name, "printable text")
+    _check(2 <= len(set(genres)) == len(genres) <= MAX_GENRES, "genres", "two or more distinct genres")
+    _check(all(genre.strip() for genre in genres) and UNKNOWN not in genres, "genres", "names, none of them unknown")
+    for subset in card["metrics"]:
+        _check(subset in SUBSET_NAMES, f"metrics.{subset}", f"one of {', '.join(SUBSET_NAMES)}")
+        _check_metrics(_field(card, f"metrics.{subset}", dict), genres, f"metrics.{subset}.")
+
+
+def _check_metrics(metrics: dict[str, Any], genres: Sequence[str], prefix: str) -> None:
+    """The same for the metrics of a subset, which needn't all be there."""
+    for name in COUNTS:
+        _check(_field(metrics, name, int, prefix) > 0, prefix + name, "above 0")
+    for name, value in metrics.items():
+        if name.endswith("_ci95"):
+            _check(_has_shape(value, 2), prefix + name, "two numbers")
+            _check(name.removesuffix("_ci95") in metrics, prefix + name, "the interval of a metric")
+        elif isinstance(value, float):
+            _check(0 <= value <= 1 or name == "log_loss", prefix + name, "in [0, 1]")
+        elif not isinstance(value, list | dict):
+            _check(isinstance(value, str if name == "note" else int), prefix + name, "a number")
+    if "confusion_matrix" not in metrics:
+        return
+    _check(_has_shape(metrics["confusion_matrix"], len(genres), len(genres)), f"{prefix}confusion_matrix", "a square")
+    for name, n_columns in (("reliability_bins", 3), ("risk_coverage_curve", 2)):
+        rows = _field(metrics, name, list, prefix)
+        _check(_has_shape(rows, len(rows), n_columns), prefix + name, f"rows of {n_columns} numbers")
+    by_genre = _field(metrics, "genres", dict, prefix)
+    _check(list(by_genre) == list(genres), f"{prefix}genres", "those of the model")
+    for genre, scores in by_genre.items():
+        _check(isinstance(scores, dict), f"{prefix}genres.{genre}", "an object")
+        for name in ("precision", "recall", "f1"):
+            _check(_has_shape(scores.get(name)), f"{prefix}genres.{genre}.{name}", "a number")
+            _check(_has_shape(scores.get(f"{name}_ci95"), 2), f"{prefix}genres.{genre}.{name}_ci95", "two numbers")
+        _check(isinstance(scores.get("n_tracks"), int), f"{prefix}genres.{genre}.n_tracks", "a number")
+
+
+def _field(values: dict[str, Any], name: str, kind: type, prefix: str = "") -> Any:
+    """The field with the name "a.b"."""
+    value: Any = values
+    for part in name.split("."):
+        _check(isinstance(value, dict) and part in value, prefix + name, "there")
+        value = value[part]
+    _check(type(value) is kind, prefix + name, f"of type {kind.__name__}")
+    return value
+
+
+def _has_shape(value: Any, *shape: int) -> bool:
+    """Whether it is a number, or nested lists of numbers with this shape."""
+    if not shape:
+        return type(value) in (int, float)
+    return isinstance(value, list) and len(value) == shape[0] and all(_has_shape(item, *shape[1:]) for item in value)
+
+
+def _check(condition: bool, name: str, wanted: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {wanted}")
 
 
 def save_model(
@@ -144,6 +281,4 @@ def save_model(
             with write_atomically(path / name) as file:
                 file.write(content)
     write_text(path / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    saved = load_model(path.resolve())
-    saved.create_session()
-    return saved
+    return load_model(path.resolve())

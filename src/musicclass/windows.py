@@ -18,6 +18,8 @@ from musicclass.features import Array, TrackFeatures, log_mel, mfcc, track_featu
 
 SAMPLED_WINDOWS = 4  # per track with `sampled`
 
+NEAREST = 3  # patches: all of a window in a short track; in a long one, those of a minute, as one alone varies
+
 
 class TrackWindows(NamedTuple):
     """The windows of one track."""
@@ -84,18 +86,15 @@ def windows_of_track(track: TrackFeatures, features: FeatureConfig) -> TrackWind
 
 
 def window_embeddings(times: npt.NDArray[np.float64], patches: tagger.TrackEmbeddings | None) -> Array:
-    """For each segment (n_windows, 2) in seconds, the mean normalized embedding of the patches whose centers are in it.
+    """For each segment (n_windows, 2) in seconds, the mean normalized embedding of the NEAREST patches to its center.
 
-    Where there are none, that of the nearest patch. (n_windows, EMBEDDING_SIZE), of length 1; zeros without patches.
+    (n_windows, EMBEDDING_SIZE), of length 1; zeros without patches.
     """
     if patches is None or not len(patches.embeddings):
         return np.zeros((len(times), tagger.EMBEDDING_SIZE), np.float32)
-    centers = patches.times.mean(axis=1)
-    inside = (times[:, :1] <= centers) & (centers < times[:, 1:])
-    nearest = np.abs(times.mean(axis=1)[:, None] - centers).argmin(axis=1)
-    inside[np.arange(len(times)), nearest] |= ~inside.any(axis=1)
-    weights = inside / inside.sum(axis=1, keepdims=True)
-    return tagger.unit_length(weights @ tagger.normalize(patches.embeddings))
+    distance = np.abs(times.mean(axis=1)[:, None] - patches.times.mean(axis=1))
+    nearest = distance.argsort(axis=1, kind="stable")[:, :NEAREST]
+    return tagger.unit_length(tagger.normalize(patches.embeddings)[nearest].mean(axis=1))
 
 
 def check_sound(track: TrackWindows) -> TrackWindows:

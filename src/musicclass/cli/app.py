@@ -63,7 +63,7 @@ def main() -> int:
     try:
         return int(app(standalone_mode=False) or 0)
     except MusicClassError as error:
-        print(error, file=sys.stderr)
+        print(*map(escape_control_chars, str(error).splitlines()), sep="\n", file=sys.stderr)
         return 2
     except OSError as error:  # closed pipe, full disk, missing write permission
         if not isinstance(error, BrokenPipeError):

@@ -19,7 +19,7 @@ from musicclass.datasets.splits import make_split
 from musicclass.errors import escape_control_chars, import_optional
 from musicclass.evaluation.evaluate import compute_metrics, evaluate_tracks, mean_and_std, read_predictions
 from musicclass.evaluation.report import Evaluation
-from musicclass.model_page import interval_name, overlap_warning, summary_rows
+from musicclass.model_page import interval_name, overlap_warning, share, summary_rows
 from musicclass.progress import progress_bar
 from musicclass.saved_model import (
     METRICS_PREFERENCE,
@@ -30,6 +30,8 @@ from musicclass.saved_model import (
     best_available_metrics,
 )
 from musicclass.text import plural
+
+MIN_TRACKS = 5  # of a genre, for its metrics
 
 
 def open_data(data: Path | Sequence[Path], kind: str, artists: Path | None) -> Dataset:
@@ -113,6 +115,9 @@ def evaluation_table(evaluation: Evaluation, genres: Sequence[str]) -> None:
             console.print(f"  {escape(note)}")
     for name, value, interval in summary_rows(metrics):
         console.print(f"  {name:<27} {value:>6}  {escape(interval)}".rstrip())
+    few = [f"{genre} {s['n_tracks']}" for genre, s in metrics.get("genres", {}).items() if s["n_tracks"] < MIN_TRACKS]
+    if few:
+        console.print(escape(f"  too few tracks (under {MIN_TRACKS}) for metrics of a genre: {', '.join(few)}"))
     if "confusion_matrix" in metrics:
         console.print("\nLabels (rows) and predicted genres (columns), in tracks:")
         Console(highlight=False, width=max(console.width, 30 + 5 * len(genres))).print(_confusion(metrics, genres))
@@ -139,10 +144,15 @@ def show_runs(runs: dict[str, Evaluation], as_json: bool) -> None:
 
 def comparison_table(result: dict[str, Any], first: str, second: str) -> None:
     """The result of evaluation.significance.compare."""
+    from musicclass.evaluation.significance import MIN_ARTISTS
+
     a, b = result["accuracy"]
     low, high = result["difference_ci95"]
     p, by_artist = result["p_value"], result["n_artists"] < result["n_tracks"]
     conclusion = f"{second if b > a else first} is better" if p < 0.05 else "no significant difference"
+    if result["n_artists"] < MIN_ARTISTS:
+        unit = "artist" if by_artist else "track"
+        conclusion = f"{plural(result['n_artists'], unit)}: too few for a conclusion; evaluate {MIN_ARTISTS} or more"
     test = "sign-flip test by artist" if by_artist else "McNemar's exact test"
     console = _console()
     console.print(f"{plural(result['n_tracks'], 'track')} in common")
@@ -161,7 +171,9 @@ def _confusion(metrics: dict[str, Any], genres: Sequence[str]) -> Table:
     for genre, counts in zip(genres, metrics["confusion_matrix"], strict=True):
         scores = metrics["genres"][genre]
         cells = [f"[bold]{n}[/]" if g == genre else str(n or "·") for g, n in zip(genres, counts, strict=True)]
-        table.add_row(escape(genre), f"{scores['recall']:.0%}", f"{scores['precision']:.0%}", *cells)
+        n_predicted = sum(row[len(table.rows)] for row in metrics["confusion_matrix"])
+        recall, precision = share(scores, "recall", scores["n_tracks"]), share(scores, "precision", n_predicted)
+        table.add_row(escape(genre), recall, precision, *cells)
     return table
 
 

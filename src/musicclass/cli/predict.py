@@ -68,8 +68,8 @@ def predict(
                 explanation = classifier.explain(name) if explain else None
                 prediction = explanation.prediction if explanation else classifier.predict(name, fast)
                 writer.result(prediction, explanation)
-                if path:
-                    _plot_segments(classifier, prediction, explanation, path)
+                if path and not _plot_segments(classifier, prediction, explanation, path):
+                    writer.failed = True
             except AudioError as error:
                 writer.failure(name, error)
             sys.stdout.flush()
@@ -106,13 +106,20 @@ def _plot_paths(plot: Path | None, names: list[str], single: bool) -> list[Path]
     return [plot / (os.path.relpath(name, parent) + ".png") for name in absolute]
 
 
-def _plot_segments(classifier: Classifier, prediction: Prediction, explanation: Explanation | None, path: Path) -> None:
+def _plot_segments(classifier: Classifier, prediction: Prediction, explanation: Explanation | None, path: Path) -> bool:
+    """Whether the plot could be written; if not, one line says why, and the other files go on."""
     from musicclass import audio, plots
 
     assert prediction.file is not None
     waveform = audio.load(prediction.file, 8_000, classifier.limits)
-    plots.save(plots.timeline(prediction, waveform, explanation), path)
+    try:
+        plots.save(plots.timeline(prediction, waveform, explanation), path)
+    except OSError as error:
+        name = escape_control_chars(str(path))
+        print(f"{name}: the plot can't be written ({error.strerror}); choose another --plot", file=sys.stderr)
+        return False
     print(f"{escape_control_chars(str(path))} written", file=sys.stderr)
+    return True
 
 
 class PredictionWriter:

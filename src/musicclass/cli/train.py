@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,7 @@ def train(
     n_seeds: Annotated[int, typer.Option(min=1, help="Train this many models, with other seeds, below OUT.")] = 1,
 ) -> None:
     """Train a model, and evaluate it once on its test tracks."""
+    _check_writable(out)
     chosen, tracks, parts = _open(data, dataset, artists, split, split_seed, test_size, config, settings)
     runs = {out: chosen}
     if n_seeds > 1:  # networks of different models have different seeds
@@ -90,6 +92,7 @@ def cross_validate(
     artists: ArtistsOption = None,
 ) -> None:
     """Evaluate a configuration by cross-validation. The folds consist of a split's training and validation tracks."""
+    _check_writable(out)
     chosen, tracks, parts = _open(data, dataset, artists, split, split_seed, 0, config, settings)
     with _training(chosen, out) as monitor:
         from musicclass.progress import progress_bar
@@ -138,6 +141,16 @@ def extract_features(
     print(f"{out}: {count} of {len(tracks.tracks)} tracks", file=sys.stderr)
     if count < len(tracks.tracks):
         raise typer.Exit(1)
+
+
+def _check_writable(out: Path) -> None:
+    """Raise BadParameter where the folder `out` can't be written, before hours of training."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(f"--out {out}: can't be written ({error.strerror}); choose another folder") from None
 
 
 def _open(

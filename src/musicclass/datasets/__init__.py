@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from musicclass.config import FeatureConfig
-from musicclass.errors import AudioError, DatasetError
+from musicclass.errors import UNPRINTABLE, AudioError, DatasetError
 from musicclass.features import TrackFeatures
+from musicclass.prediction import UNKNOWN
 
 CONFIDENCES = ("high", "medium", "low")  # of a track's genre
+MAX_NAMES = 5  # in a warning
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,46 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     if len(origin) < len(tracks):
         raise DatasetError("two data sets have the same name and tracks; rename one of them")
     warnings = tuple(warning for dataset in datasets for warning in dataset.warnings)
-    return Dataset("+".join(dataset.name for dataset in datasets), tuple(tracks), features, warnings)
+    return check_genres(Dataset("+".join(dataset.name for dataset in datasets), tuple(tracks), features, warnings))
+
+
+def check_genres(dataset: Dataset) -> Dataset:
+    """The data set with one spelling, the most frequent, of genres that differ in case, spaces or Unicode form.
+
+    Warnings name these, and recordings with two genres. Raises DatasetError for a name that no genre can have.
+    """
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for track in dataset.tracks:
+        spellings[_fold(track.genre)][track.genre] += 1
+    genre_of = {key: _tidy(min(counts, key=lambda name: (-counts[name], name))) for key, counts in spellings.items()}
+    merged = [
+        f"one genre, {genre_of[key]}: {', '.join(map(repr, sorted(counts)))}"
+        for key, counts in spellings.items()
+        if len(counts) > 1
+    ]
+    for genre in genre_of.values():
+        if not genre or genre == UNKNOWN or UNPRINTABLE.search(genre):
+            raise DatasetError(f"{dataset.name}: {genre!r} can't be the name of a genre; rename it")
+    tracks = tuple(replace(track, genre=genre_of[_fold(track.genre)]) for track in dataset.tracks)
+    notes = tuple(dict.fromkeys((*dataset.warnings, *merged, *_two_genres(tracks))))
+    return replace(dataset, tracks=tracks, warnings=notes)
+
+
+def _tidy(genre: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(genre.split()))
+
+
+def _fold(genre: str) -> str:
+    return unicodedata.normalize("NFKC", _tidy(genre)).casefold()
+
+
+def _two_genres(tracks: Sequence[Track]) -> list[str]:
+    """A warning where files with the same content have two genres."""
+    first: dict[str, Track] = {}
+    pairs = [(first.setdefault(track.audio_hash, track), track) for track in tracks if track.audio_hash]
+    names = [f"{a.id} ({a.genre}) and {b.id} ({b.genre})" for a, b in pairs if a.genre != b.genre]
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return [f"the same recording has two genres; keep one: {'; '.join(names[:MAX_NAMES])}{more}"] if names else []
 
 
 def keep_genres(dataset: Dataset, genres: Sequence[str]) -> Dataset:

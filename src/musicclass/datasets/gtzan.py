@@ -46,8 +46,10 @@ def make_track(track_id: str, path: Path | None = None) -> Track:
 
 
 def is_gtzan(root: Path) -> bool:
-    """Whether `root` has sub-folders named like GTZAN's genres, with files named like its tracks."""
-    return any(path.stem in index() for genre in GENRES for path in (root / genre).glob("*"))
+    """Whether most audio files in sub-folders of `root` are named like GTZAN's tracks, and in folders like its."""
+    files = [path for path in root.glob("*/*") if path.suffix.lower() in AUDIO_SUFFIXES]
+    of_gtzan = [path for path in files if path.stem in index() and path.stem.startswith(f"{path.parent.name}.")]
+    return 2 * len(of_gtzan) > len(files)
 
 
 def read(root: Path) -> Dataset:

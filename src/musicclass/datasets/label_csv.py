@@ -2,18 +2,19 @@
 
 A labels CSV has the columns `track` (a path, absolute or relative to the CSV's folder), `genre` and, optionally,
 `artist`, `source` (the collection) and `confidence` (high, medium or low: of the genre). The audio files may be
-anywhere.
+anywhere. Columns are separated by commas, semicolons or tabs; text is UTF-8, UTF-16 with a mark, or else Windows-1252.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
 from musicclass.audio_files import unescape_path
-from musicclass.datasets import CONFIDENCES, Dataset, Track
+from musicclass.datasets import CONFIDENCES, Dataset, Track, check_genres
 from musicclass.datasets.cache import audio_hash, cached_features
 from musicclass.errors import DatasetError
 
@@ -25,7 +26,7 @@ def read(path: Path, artists: Path | None = None) -> Dataset:
     """
     genres = {name: genre for name, genre in sorted(read_column(path, "genre").items()) if genre}
     known, warnings = read_artists(artists, genres) if artists else (read_column(path, "artist", optional=True), ())
-    paths = {name: path.parent / unescape_path(name) for name in genres}
+    paths = {name: _locate(path.parent, name) for name in genres}
     sources, grades = (read_column(path, column, optional=True) for column in ("source", "confidence"))
     if invalid := sorted(set(grades.values()) - {*CONFIDENCES, ""}):
         raise DatasetError(f"{path}: unknown confidence {invalid[0]!r}; use {', '.join(CONFIDENCES)}")
@@ -34,15 +35,22 @@ def read(path: Path, artists: Path | None = None) -> Dataset:
         for name, file in paths.items()
         for item in [(name, genres[name], known.get(name, ""))]
     )
-    return check_genres(Dataset(path.stem, tuple(tracks), cached_features, warnings), path)
+    return check_two_genres(Dataset(path.stem, tuple(tracks), cached_features, warnings), path)
 
 
-def check_genres(dataset: Dataset, path: Path) -> Dataset:
-    """The data set itself. Raises DatasetError when it has fewer than two genres."""
+def check_two_genres(dataset: Dataset, path: Path) -> Dataset:
+    """The data set with its genres in one spelling. Raises DatasetError when it has fewer than two."""
+    dataset = check_genres(dataset)
     if len(dataset.genres) < 2:
         present = ", ".join(dataset.genres) or "none"
         raise DatasetError(f"{path}: needs at least two genres with audio, has {present}")
     return dataset
+
+
+def _locate(folder: Path, name: str) -> Path:
+    """The file of a track, whose path may be of Windows."""
+    path = folder / unescape_path(name)
+    return path if path.exists() or "\\" not in name else folder / name.replace("\\", "/")
 
 
 def read_column(path: Path, column: str, optional: bool = False) -> dict[str, str]:
@@ -51,32 +59,52 @@ def read_column(path: Path, column: str, optional: bool = False) -> dict[str, st
     Raises DatasetError when the file can't be read, lacks the column, or has two values for one track.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if optional and column not in (reader.fieldnames or ()):
-                return {}
-            rows = [((row["track"] or "").strip(), (row[column] or "").strip()) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = _decode(path.read_bytes())
+        header = text.partition("\n")[0]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+        names = [name.strip().lower() for name in next(reader, [])]
+        table = [dict(zip(names, row, strict=False)) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
         raise DatasetError(f"{path}: can't be read: {error}") from None
-    except KeyError as error:
-        raise DatasetError(f"{path}: has no column {error}; it needs: track,{column}") from None
+    if optional and column not in names:
+        return {}
+    for needed in ("track", column):
+        if needed not in names:
+            present = ", ".join(filter(None, names)) or "none"
+            raise DatasetError(f"{path}: has no column {needed!r}, but: {present}; it needs: track,{column}")
     values: dict[str, str] = {}
-    for track, value in rows:
+    for row in table:
+        track, value = (row.get(name, "").strip() for name in ("track", column))
         if track and values.setdefault(track, value) != value:  # spreadsheets write empty rows
             raise DatasetError(f"{path}: {track} has two values of {column}, {values[track]} and {value}; keep one")
     return values
 
 
+def _decode(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    if b"\0" in content:
+        raise ValueError("it isn't text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:  # as Excel writes CSV files
+        return content.decode("cp1252", errors="replace")
+
+
 def match_track_names(values: dict[str, str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """The `values` of those tracks that are in `names`, under these names, and the other tracks, sorted.
 
-    Names match in either Unicode normalization: file systems and CSV files write accents in both.
+    Names match in either Unicode normalization, and with slashes or backslashes: CSV files have all of these.
     """
-    normalized = {unicodedata.normalize("NFC", name): name for name in names}
+    normalized = {_normalize(name): name for name in names}
     exact = {track: track for track in values if track in names}
-    matches = {track: exact.get(track) or normalized.get(unicodedata.normalize("NFC", track)) for track in values}
+    matches = {track: exact.get(track) or normalized.get(_normalize(track)) for track in values}
     unmatched = sorted(track for track, name in matches.items() if name is None)
     return {name: values[track] for track, name in matches.items() if name is not None}, unmatched
+
+
+def _normalize(track: str) -> str:
+    return unicodedata.normalize("NFC", track.replace("\\", "/"))
 
 
 def read_artists(path: Path | None, names: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -15,6 +15,7 @@ from onnx import TensorProto
 from musicclass import tagger
 from musicclass.config import FeatureConfig
 from musicclass.training.graph import FRONTEND_OPSET, _Graph, _range, _serialize, _unit_length, _value, build_frontend
+from musicclass.windows import NEAREST
 
 MAX_DOUBLINGS = 20  # of the stride: 600 days of audio
 HELD = 2 * tagger.MAX_PATCHES - 1  # patches that a PatchSampler holds at most
@@ -90,14 +91,14 @@ def _patch_weights(g: _Graph, n_samples: str, starts: str) -> str:
     duration = g("Div", g("Cast", n_samples, to=TensorProto.DOUBLE), rate)
     seconds = g("Div", duration, g("Cast", n_windows, to=TensorProto.DOUBLE))
     window = g("Unsqueeze", g("Cast", _range(g, n_windows), to=TensorProto.DOUBLE), g.ints(1))
-    start, end = g("Mul", window, seconds), g("Mul", g("Add", window, g.constant([1.0])), seconds)
-    inside = g("And", g("LessOrEqual", start, centers), g("Less", centers, end))
-    distance = g("Abs", g("Sub", g("Mul", g("Add", start, end), g.constant([0.5])), centers))
-    nearest = g("Equal", g("ArgMin", distance, axis=1, keepdims=1), _range(g, g("Shape", centers)))
-    members = g("Cast", inside, to=TensorProto.DOUBLE)
-    is_empty = g("Equal", g("ReduceSum", members, g.ints(1), keepdims=1), g.constant([0.0]))
-    members = g("Cast", g("Or", inside, g("And", nearest, is_empty)), to=TensorProto.DOUBLE)
-    return g("Div", members, g("ReduceSum", members, g.ints(1), keepdims=1))
+    middle = g("Mul", g("Add", window, g.constant([0.5])), seconds)
+    closeness = g("Neg", g("Abs", g("Sub", middle, centers)))
+    n_patches = g("Shape", centers)
+    n_nearest = g("Min", g.ints(NEAREST), n_patches)
+    nearest = f"{window}_nearest"
+    g.nodes.append(onnx.helper.make_node("TopK", [closeness, n_nearest], [f"{window}_closeness", nearest]))
+    members = g("Equal", g("Unsqueeze", nearest, g.ints(2)), _range(g, n_patches))  # (n_windows, n_nearest, n_patches)
+    return g("ReduceMean", g("Cast", members, to=TensorProto.DOUBLE), axes=[1], keepdims=0)
 
 
 def build_pooling() -> bytes:

@@ -60,39 +60,40 @@ class Calibrator:
         `folds` (n_tracks,): tracks of one artist are in one fold, for the threshold of the OOD score. `weights` are
         those of the tracks in the log loss. `embedding_distances` (n_tracks,) are by scorers of their own fold.
         """
-        means = np.stack([x.astype(np.float64).mean(axis=0) for x in logits])
-        distance = np.array([x.mean() for x in distances])
+        by_window = [x.astype(np.float64) for x in logits]
+        means = np.stack([x.mean(axis=0) for x in by_window])
         if embedding_distances is None:
             embedding_distances = np.zeros(len(labels))
-        scorer = fit_logit_scorer(means, distance, embedding_distances, labels, folds)
+        scorer = fit_logit_scorer(by_window, distances, embedding_distances, labels, folds)
         return cls(*fit_bias_corrected_temperature(means, labels, weights), feature_ood, scorer, embedding_ood)
 
     def score(self, logits: Array, distance: Floats, embeddings: Array | None = None) -> TrackScores:
         """The scores of a track by its windows' logits (n_windows, n_genres) and feature distances (n_windows,).
 
-        `embeddings` (n_windows, 200) are needed with an `embedding_ood`.
+        `embeddings` (n_windows, 200) are needed with an `embedding_ood`. The distance of their mean counts for windows,
+        too: those of few patches vary.
         """
         by_window = np.asarray(logits, np.float64)
         mean = by_window.mean(axis=0, keepdims=True)
-        mean_score, scores = np.zeros(1), np.zeros(len(by_window))
+        embedding_distance = np.zeros(1)
         if self.embedding_ood and embeddings is not None:
-            vectors = embeddings.astype(np.float64)
-            mean_score = self.embedding_ood.distance(vectors.mean(axis=0, keepdims=True))
-            scores = self.embedding_ood.distance(vectors)
+            embedding_distance = self.embedding_ood.distance(embeddings.astype(np.float64).mean(axis=0, keepdims=True))
         return TrackScores(
             self._probabilities(mean)[0],
-            float(self._familiarity(mean, distance.mean(keepdims=True), mean_score)[0]),
+            float(self._familiarity(mean, distance.mean(keepdims=True), embedding_distance)[0]),
             self._probabilities(by_window),
-            self._familiarity(by_window, distance, scores).astype(np.float32),
+            self._familiarity(by_window, distance, embedding_distance, True).astype(np.float32),
         )
 
     def _probabilities(self, logits: Floats) -> Array:
         return softmax(logits / self.temperature + self.biases, axis=-1).astype(np.float32)
 
-    def _familiarity(self, logits: Floats, distance: Floats, embedding_distance: Floats) -> Floats:
+    def _familiarity(
+        self, logits: Floats, distance: Floats, embedding_distance: Floats, of_windows: bool = False
+    ) -> Floats:
         if self.logit_ood is None:
             return distance_to_familiarity(distance)
-        return self.logit_ood.familiarity(logits, distance, embedding_distance)
+        return self.logit_ood.familiarity(logits, distance, embedding_distance, of_windows)
 
 
 def artist_folds(tracks: Sequence[Track], n_folds: int = N_INNER_FOLDS) -> Ints:

@@ -116,19 +116,19 @@ def _scores(
     column = g("Unsqueeze", distance, g.ints(1))
     mean, mean_distance = _weighted_mean(g, logits, weights), _weighted_mean(g, column, weights)
     mean_distance = g("Squeeze", mean_distance, g.ints(1))
-    mean_embedding_distance = embedding_distance = None
+    embedding_distance = None
     if embeddings and calibrator.embedding_ood:
-        scorer = calibrator.embedding_ood
-        mean_embedding = _weighted_mean(g, embeddings, weights)
-        mean_embedding_distance, embedding_distance = (
-            _nearest(g, _unit_length(g, x, np.float64), scorer.means, scorer.precision)
-            for x in (mean_embedding, embeddings)
-        )
+        scorer, mean_embedding = calibrator.embedding_ood, _weighted_mean(g, embeddings, weights)
+        unit = _unit_length(g, mean_embedding, np.float64)
+        embedding_distance = _nearest(g, unit, scorer.means, scorer.precision)
+    thresholds = (
+        (calibrator.logit_ood.threshold, calibrator.logit_ood.window_threshold) if calibrator.logit_ood else (0, 0)
+    )
     return [
         _softmax(g, mean, calibrator),
-        _familiarity(g, mean, mean_distance, mean_embedding_distance, calibrator),
+        _familiarity(g, mean, mean_distance, embedding_distance, calibrator.logit_ood, thresholds[0]),
         _softmax(g, logits, calibrator),
-        _familiarity(g, logits, distance, embedding_distance, calibrator),
+        _familiarity(g, logits, distance, embedding_distance, calibrator.logit_ood, thresholds[1]),
     ]
 
 
@@ -213,9 +213,15 @@ def _quadratic(g: _Graph, offsets: str, matrix: npt.NDArray[np.float64]) -> str:
     return g("ReduceSum", product, g.ints(-1), keepdims=0)
 
 
-def _familiarity(g: _Graph, logits: str, distance: str, embedding_distance: str | None, calibrator: Calibrator) -> str:
+def _familiarity(
+    g: _Graph,
+    logits: str,
+    distance: str,
+    embedding_distance: str | None,
+    scorer: ood.LogitOodScorer | None,
+    threshold: float,
+) -> str:
     """As LogitOodScorer.familiarity, or distance_to_familiarity."""
-    scorer = calibrator.logit_ood
     if scorer is None:
         power = g("Pow", distance, g.constant([ood.DISTANCE_EXPONENT], np.float64))
         return g("Reciprocal", g("Add", power, g.constant([1.0])))
@@ -223,7 +229,7 @@ def _familiarity(g: _Graph, logits: str, distance: str, embedding_distance: str 
     score = g("Sub", _relative_distance(g, logits, scorer), g("Mul", g("Mul", distance, distance), weight))
     if embedding_distance:
         score = g("Sub", score, g("Mul", embedding_distance, g.constant([ood.EMBEDDING_WEIGHT], np.float64)))
-    above = g("Sub", score, g.constant([scorer.threshold], np.float64))
+    above = g("Sub", score, g.constant([threshold], np.float64))
     return g("Sigmoid", g("Mul", above, g.constant([ood.OOD_LOGISTIC_SLOPE], np.float64)))
 
 

@@ -8,6 +8,7 @@ on the network, and, with the tagger, the Mahalanobis distance of embeddings fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,6 +76,7 @@ class LogitOodScorer:
     mean: Floats  # (n_genres,), of all tracks
     total_precision: Floats  # (n_genres, n_genres), inverse covariance about it
     threshold: float = 0.0  # the score that all but HELDOUT_REJECTION_RATE of held-out tracks reach
+    window_threshold: float = 0.0  # and of their windows, whose scores vary more
 
     @classmethod
     def fit(cls, logits: Floats, labels: Ints) -> LogitOodScorer:
@@ -94,9 +96,12 @@ class LogitOodScorer:
         relative = self.relative_distance(logits) - INPUT_DISTANCE_WEIGHT * distance**2
         return np.asarray(relative - EMBEDDING_WEIGHT * embedding_distance)
 
-    def familiarity(self, logits: Floats, distance: Floats, embedding_distance: Floats | float = 0.0) -> Floats:
+    def familiarity(
+        self, logits: Floats, distance: Floats, embedding_distance: Floats | float = 0.0, of_windows: bool = False
+    ) -> Floats:
         """From 0 to 1, 0.5 at the threshold."""
-        above = self.score(logits, distance, embedding_distance) - self.threshold
+        threshold = self.window_threshold if of_windows else self.threshold
+        above = self.score(logits, distance, embedding_distance) - threshold
         return np.asarray(expit(OOD_LOGISTIC_SLOPE * above))
 
 
@@ -122,24 +127,32 @@ class EmbeddingOodScorer:
 
 
 def fit_logit_scorer(
-    logits: Floats, distance: Floats, embedding_distance: Floats, labels: Ints, folds: Ints
+    logits: Sequence[Floats], distances: Sequence[Floats], embedding_distance: Floats, labels: Ints, folds: Ints
 ) -> LogitOodScorer | None:
-    """A LogitOodScorer whose threshold comes from cross-fitting over `folds` (n_tracks,), or None for too few tracks.
+    """A LogitOodScorer whose thresholds come from cross-fitting over `folds` (n_tracks,), or None for too few tracks.
 
-    `logits` (n_tracks, n_genres), `distance` and `embedding_distance` (n_tracks,) are those of held-out tracks.
+    Each held-out track has logits (n_windows, n_genres) and distances (n_windows,); `embedding_distance` (n_tracks,).
     """
-    if np.bincount(labels, minlength=logits.shape[1]).min() < MIN_HELDOUT_PER_GENRE:
+    means = np.stack([by_window.mean(axis=0) for by_window in logits])
+    if np.bincount(labels, minlength=means.shape[1]).min() < MIN_HELDOUT_PER_GENRE:
         return None
-    scores = []
+    distance = np.array([by_window.mean() for by_window in distances])
+    scores, window_scores = [], []
     for heldout in (folds == fold for fold in np.unique(folds)):
-        if len(np.unique(labels[~heldout])) == logits.shape[1]:  # else all artists of a genre are in this fold
-            scorer = LogitOodScorer.fit(logits[~heldout], labels[~heldout])
-            scores.append(scorer.score(logits[heldout], distance[heldout], embedding_distance[heldout]))
+        if len(np.unique(labels[~heldout])) < means.shape[1]:  # all artists of a genre are in this fold
+            continue
+        scorer = LogitOodScorer.fit(means[~heldout], labels[~heldout])
+        scores.append(scorer.score(means[heldout], distance[heldout], embedding_distance[heldout]))
+        for i in np.flatnonzero(heldout).tolist():
+            window_scores.append(scorer.score(logits[i], distances[i], embedding_distance[i]))
     if not scores:
         return None
     # "weibull" is unbiased: of a new track, the probability to be below it is the rate, however few tracks there are
-    threshold = float(np.quantile(np.concatenate(scores), HELDOUT_REJECTION_RATE, method="weibull"))
-    return replace(LogitOodScorer.fit(logits, labels), threshold=threshold)
+    threshold, window_threshold = (
+        float(np.quantile(np.concatenate(values), HELDOUT_REJECTION_RATE, method="weibull"))
+        for values in (scores, window_scores)
+    )
+    return replace(LogitOodScorer.fit(means, labels), threshold=threshold, window_threshold=window_threshold)
 
 
 def distance_to_familiarity(distance: Floats) -> Floats:

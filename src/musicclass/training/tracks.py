@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +20,7 @@ from musicclass.training import augment
 from musicclass.training.ood import Floats, Ints
 from musicclass.windows import mfcc_windows, windows_of_track
 
+MIN_TRACKS, RELIABLE_TRACKS = 2, 5  # of a genre
 SHIFTED_WINDOWS_PER_TRACK = 15  # for LDA
 NO_EMBEDDING = np.zeros(tagger.EMBEDDING_SIZE, np.float32)
 
@@ -34,12 +37,25 @@ class LabelledTracks:
     def load(
         cls, dataset: Dataset, ids: Iterable[str], config: Config, progress: ProgressFn = no_progress
     ) -> LabelledTracks:
-        """The tracks of a data set with these ids. Each file that can't be used is skipped with a warning."""
+        """The tracks of a data set with these ids. Each file that can't be used is skipped with a warning.
+
+        Raises DatasetError when fewer than MIN_TRACKS of a genre can be used; warns of genres with less than
+        RELIABLE_TRACKS.
+        """
         wanted = set(ids)
         tracks = [track for track in dataset.tracks if track.id in wanted]
         bar = progress(tracks, "Features")
         features = {track.id: x for track, x in dataset.iter_features(bar, config.features, config.model.uses_tagger)}
-        return cls(dataset.genres, tuple(track for track in tracks if track.id in features), features)
+        usable = tuple(track for track in tracks if track.id in features)
+        counts = Counter(track.genre for track in usable)
+        few = {genre: counts[genre] for genre in dataset.genres if counts[genre] < RELIABLE_TRACKS}
+        if few:
+            names = ", ".join(f"{genre} {count}" for genre, count in few.items())
+            text = f"genres with few usable tracks for training: {names}"
+            if min(few.values()) < MIN_TRACKS:
+                raise DatasetError(f"{text}; add tracks of them, or set training.genres to the other genres")
+            warnings.warn(f"{text}; expect a low recall with less than {RELIABLE_TRACKS}", stacklevel=2)
+        return cls(dataset.genres, usable, features)
 
     def subset(self, ids: Iterable[str], purpose: str) -> LabelledTracks:
         """Those with these ids. Raises DatasetError when none of them can be used."""

@@ -134,7 +134,8 @@ def _fit(
             raise
         shutil.rmtree(folder)
         raise ConfigError(
-            f"{name}: the loss is NaN or infinite; try a training.learning_rate below {settings.learning_rate:g}"
+            f"{name}: the loss is NaN or infinite in epoch {batches.epoch + 1} of {settings.epochs}; "
+            f"try a training.learning_rate below {settings.learning_rate:g}"
         ) from None
     return _read_history(folder / HISTORY)
 
