@@ -30,7 +30,8 @@ def show(name: str, save: bool) -> int:
     *_, last = evaluations = stored_evaluations(model)
     title = f"{model.name}: {summarize_accuracy(evaluations[0])}"
     matrix = plots.confusion_matrix(last.metrics["confusion_matrix"], model.genres, f"{title}\n{last.title}")
-    figures = {"history.png": plots.history(model.read_table("history.csv"), title), "confusion_matrix.png": matrix}
+    history = plots.history(model.read_table("history.csv"), title, last.metrics)
+    figures = {"history.png": history, "confusion_matrix.png": matrix}
     if save or not plots.show(list(figures.values())):
         for file, figure in figures.items():
             print(f"{plots.save(figure, FIGURES / file)} written")

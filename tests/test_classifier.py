@@ -65,10 +65,10 @@ def test_min_confidence_replaces_familiarity(classifier):
 @pytest.mark.parametrize(
     ("genre", "familiarity", "summary"),
     [
-        ("jazz", 0.9, "jazz, 96% confident"),
-        ("jazz", 0.1, "jazz, 96% confident, but unlike the training data"),
-        ("unknown", 0.1, "unknown: unlike the training data; closest to jazz, 96%"),
-        ("unknown", 0.9, "unknown: not confident enough; closest to jazz, 96%"),
+        ("jazz", 0.9, "jazz: confidence 96%, familiarity 0.90"),
+        ("jazz", 0.1, "jazz: confidence 96%, familiarity 0.10 (unlike the training data)"),
+        ("unknown", 0.1, "unknown, closest to jazz: confidence 96%, familiarity 0.10 (unlike the training data)"),
+        ("unknown", 0.9, "unknown, closest to jazz: confidence 96% (too low), familiarity 0.90"),
     ],
 )
 def test_summaries_give_the_reason_for_unknown(genre, familiarity, summary):

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from rich.cells import cell_len
+from rich.console import Console
 
-from musicclass import Classifier
+from musicclass import Classifier, plots
+from musicclass.cli.predict import PredictionWriter
 from tests.conftest import RATE, ROOT, make_music, make_noise
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -77,6 +80,31 @@ def test_table_shows_the_top_genres_as_bars(run, wav):
     assert len([line for line in out.splitlines() if re.fullmatch(r"  \w+ +█* +\d+%", line)]) == 2
 
 
+@pytest.mark.parametrize(
+    ("colors", "no_color", "drawn"), [("truecolor", "", True), ("standard", "", False), ("256", "1", False)]
+)  # fmt: skip
+def test_timeline_is_drawn_where_colors_are_distinct_and_names_have_them(wav, monkeypatch, colors, no_color, drawn):
+    monkeypatch.setenv("NO_COLOR", no_color)
+    classifier = Classifier.load("gtzan")
+    writer, stream = PredictionWriter("table", classifier, 3), io.StringIO()
+    writer.console = Console(file=stream, force_terminal=True, color_system=colors, width=200)
+    writer.result(classifier.predict(wav(make_music(12))), None)
+    segments = stream.getvalue().splitlines()[-1]
+    assert ("▀" in segments) == drawn and ("0:00 " in segments) != drawn
+    if drawn:
+        colored = re.search(r"\x1b\[([\d;]+)m▀+\x1b\[0m.*\x1b\[([\d;]+)m\w+\x1b", segments)
+        assert colored and colored[1] == colored[2]
+
+
+def test_wide_names_are_aligned(wav, capsys):
+    classifier = Classifier.load("gtzan")
+    classifier.genres = ("ブルース", "ポップ", *classifier.genres[2:])
+    writer = PredictionWriter("table", classifier, 10)
+    writer.result(classifier.predict(wav(make_music(3))), None)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("%")]
+    assert len(lines) == 10 and len({cell_len(line) for line in lines}) == 1
+
+
 def test_names_from_standard_input_and_patterns(run, wav, tmp_path):
     paths = [wav(make_music(2), name=name) for name in ("a.wav", "[b].wav")]
     for arguments, stdin in ((["-"], f"{paths[0]}\n\n{paths[1]}\n"), ([tmp_path / "*.wav"], ""), (paths, "")):
@@ -95,6 +123,23 @@ def test_a_plot_that_cannot_be_written_is_one_line(run, wav, tmp_path):
     status, out, err = run("predict", tmp_path / "songs", "--plot", tmp_path / "plots")
     assert status == 1 and "b.wav" in out and err.count("the plot can't be written (File name too long)") == 1
     assert (tmp_path / "plots" / "b.wav.png").exists()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_fonts_that_lack_characters_are_one_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "_add_cjk_fonts", lambda: None)
+    figure = plots.confusion_matrix([[1, 0], [0, 1]], ["\u9cf4", "\u97f3\u6a02"])
+    with pytest.warns(UserWarning, match="no font here has all of its characters") as warned:
+        plots.save(figure, tmp_path / "plot.png")
+    assert len(warned) == 1
+
+
+@linux
+def test_plots_need_no_home_and_replace_files(wav, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XDG", "MPL"))} | {"HOME": "/proc/nobody"}
+    for _ in range(2):
+        done = musicclass("predict", wav(make_music(2)), "--plot", tmp_path / "plot.png", env=environment)
+        assert (done.returncode, done.stderr) == (0, f"{tmp_path / 'plot.png'} written\n")
 
 
 def test_plots_of_one_file_and_of_a_folder(run, wav, tmp_path):

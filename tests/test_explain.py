@@ -11,7 +11,7 @@ from musicclass.config import FeatureConfig
 from musicclass.explain import BAND_GROUPS, Explanation, explain, occlude
 from musicclass.features import TrackFeatures, log_mel
 from musicclass.prediction import Prediction
-from tests.conftest import make_music
+from tests.conftest import RATE, make_music
 
 
 def prediction_of(genre: str, duration: float) -> Prediction:
@@ -55,6 +55,14 @@ def test_known_evidence_is_located():
     assert np.unravel_index(explanation.weights.argmax(), explanation.weights.shape) == (1, 0)
     assert explanation.top_spans(0.25) == [(1.0, 2.0)] and explanation.top_band() == explanation.frequencies[:2]
     assert "low: 0:01-0:02" in explanation.summary()
+
+
+def test_silence_at_the_end_of_a_song_is_no_evidence(classifier):
+    config = classifier.model.features
+    fade = np.concatenate([np.ones(10 * RATE), np.full(10 * RATE, 1e-4)]).astype(np.float32)
+    track = TrackFeatures(log_mel(make_music(20) * fade, config), 20.0)
+    explanation = classifier.explain_features(track, classifier.predict_features(track))
+    assert max(end for _, end in explanation.top_spans()) <= 11 and not explanation.weights[11:].any()
 
 
 def test_occlusion_of_the_top_cells_lowers_the_probability(classifier):

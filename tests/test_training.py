@@ -441,6 +441,39 @@ def test_a_loss_that_is_not_finite_is_an_error_with_a_remedy(clips, tmp_path, ea
     assert not (tmp_path / "out" / "card.json").exists()
 
 
+def test_tuning_prunes_resumes_and_writes_a_configuration(clips, tmp_path, eager, monkeypatch):
+    pytest.importorskip("optuna")
+    from musicclass.training import tune as tuning
+
+    config, split = load_config(None, (*CNN, "training.epochs=3")), make_split(clips)
+    monkeypatch.setattr(tuning, "MIN_TRIALS", 1)
+    monkeypatch.setattr(tuning, "MIN_EPOCHS", 0)
+    search = ["training.learning_rate", "model.dropout"]
+    steps = []
+
+    def interrupt(step):
+        steps.append(step)
+        if step.network.startswith("trial 2") and step.metrics:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuning.tune(clips, split, config, tmp_path, 4, search, Monitor(interrupt, history=tmp_path / "history.png"))
+    assert len(list((tmp_path).glob("history.png"))) == 1 and load_config(str(tmp_path / "best.toml"))
+    study = tuning.tune(clips, split, config, tmp_path, 4, search)
+    assert len(tuning.finished_trials(study)) == 4 and len(study.trials) == 5, "one was interrupted"
+    assert any(trial.state.name == "PRUNED" for trial in study.trials)
+    rows = (tmp_path / "trials.csv").read_text().splitlines()
+    assert rows[0] == "trial,state,epochs,validation_loss,training.learning_rate,model.dropout" and len(rows) == 5
+    best = load_config(str(tmp_path / "best.toml"))
+    assert best.training.learning_rate == study.best_params["training.learning_rate"]
+    assert best.training.epochs == 3 and best.augment == config.augment
+    assert len(tuning.tune(clips, split, config, tmp_path, 4, search).trials) == len(study.trials)
+    with pytest.raises(ConfigError, match="other settings or tracks"):
+        tuning.tune(clips, split, config, tmp_path, 4, search[:1])
+    with pytest.raises(ConfigError, match="no CNN-LSTM"):
+        tuning.tune(clips, split, load_config(None, ("model.architecture=lda",)), tmp_path / "lda", 1)
+
+
 # The saved model
 
 

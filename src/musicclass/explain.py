@@ -19,6 +19,7 @@ from musicclass.windows import normalize_window, window_starts
 
 CELL_SECONDS = 1.0  # duration of a cell
 BAND_GROUPS = 8  # cells over frequency
+SILENT_DB = 60  # cells that are this much below the loudest frame don't count
 MAX_SPANS = 5  # in summaries
 
 
@@ -38,8 +39,9 @@ class Explanation:
 
         The top `fraction` of the cells' times, where adjacent ones are merged.
         """
-        total = self.weights.sum(axis=1)
-        top = np.sort(np.argsort(-total, kind="stable")[: max(1, round(fraction * len(total)))])
+        total = np.where(self.weights.any(axis=1), self.weights.sum(axis=1), -np.inf)  # silence isn't evidence
+        count = max(1, min(round(fraction * len(total)), int(np.isfinite(total).sum())))
+        top = np.sort(np.argsort(-total, kind="stable")[:count])
         runs = np.split(top, np.flatnonzero(np.diff(top) > 1) + 1)
         runs = sorted(sorted(runs, key=lambda run: -total[run].sum())[:MAX_SPANS], key=lambda run: run[0])
         return [(self.times[run[0]], self.times[run[-1] + 1]) for run in runs]
@@ -92,6 +94,9 @@ def explain(
         log_odds = _log_odds(probability(variants, i))
         drops[cells] += (log_odds[0] - log_odds[1:]).reshape(len(cells), BAND_GROUPS)
         counts[cells] += 1
+    levels = np.full(n_cells, -np.inf)
+    np.maximum.at(levels, time_cells, frames.max(axis=1))
+    drops[levels < levels.max() - SILENT_DB] = 0
     return Explanation(
         prediction=prediction,
         genre=genre,

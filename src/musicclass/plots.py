@@ -5,6 +5,9 @@ Only this module imports matplotlib, on first use. Figures are returned, not sho
 
 from __future__ import annotations
 
+import functools
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +32,43 @@ Array = npt.NDArray[np.float32]
 SUFFIXES = (".png", ".svg", ".pdf")
 GREY = "#999999"
 WAVEFORM_COLUMNS = 2000
-SUPPORTING, OPPOSING = (0.0, 0.55, 0.2), (0.85, 0.1, 0.1)  # RGB
+SUPPORTING, OPPOSING = (0.0, 0.35, 0.75), (0.9, 0.45, 0.0)  # RGB of blue and orange: distinct without red and green
+CJK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
+    "Hiragino Sans", "Microsoft YaHei", "MS Gothic", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
 
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as .png, .svg or .pdf. Raises ConfigError for another suffix."""
     check_suffix(path)
-    with write_atomically(path) as file:
+    with write_atomically(path) as file, warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph")
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=150)
+    if any("Glyph" in str(warning.message) for warning in caught):
+        warnings.warn(f"{path}: no font here has all of its characters; install Noto Sans CJK", stacklevel=2)
     return path
+
+
+def require_matplotlib() -> None:
+    """Raise MissingExtraError without matplotlib, which doesn't log that its cache folder can't be written."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import_optional("matplotlib.font_manager", "plot")
+    finally:
+        logger.setLevel(level)
+
+
+@functools.cache
+def _add_cjk_fonts() -> None:
+    """Let texts in Chinese, Japanese and Korean use the fonts that there are."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    names = set(font_manager.get_font_names())
+    matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *(f for f in CJK_FONTS if f in names)]
 
 
 def check_suffix(path: Path) -> None:
@@ -48,6 +79,7 @@ def check_suffix(path: Path) -> None:
 
 def show(figures: Sequence[Figure]) -> bool:
     """Show figures until their windows are closed; False without a display."""
+    require_matplotlib()
     plt = import_optional("matplotlib.pyplot", "plot")
     if plt.get_backend().lower() in ("agg", "pdf", "svg", "ps", "template"):
         return False
@@ -57,19 +89,23 @@ def show(figures: Sequence[Figure]) -> bool:
     return True
 
 
-def history(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+def history(rows: Sequence[Mapping[str, Any]], title: str = "", heldout: Mapping[str, Any] | None = None) -> Figure:
     """Accuracy and loss against epochs, of training windows and of validation tracks, from the rows of history.csv.
 
-    With a single epoch (LDA has a closed-form solution), points instead of lines.
+    Models that are calibrated by folds have no validation tracks: the metrics of their `heldout` tracks, of the models
+    at the end of training, are dashed lines. With a single epoch (LDA has a closed-form solution): points, not lines.
     """
     figure, axes = _figure(8, 7, 2, sharex=True)
     marker = "" if len(rows) > 1 else "o"
     curves = {"": ("training", GREY), "val_": ("validation", COLORS[0])}
-    for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
+    for axis, name, metric in zip(axes, ("accuracy", "loss"), ("accuracy", "log_loss"), strict=True):
         for prefix, (label, color) in curves.items():
             points = [(float(row["epoch"]), float(row[prefix + name])) for row in rows if row.get(prefix + name)]
             if points:
                 axis.plot(*zip(*points, strict=True), color=color, marker=marker, label=label)
+        if heldout and metric in heldout and len(axis.lines) < 2:
+            label = "held-out tracks, after training"
+            axis.axhline(heldout[metric], color=COLORS[0], linestyle="--", label=label)
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
@@ -200,11 +236,12 @@ def _plot_explanation(axis: Axes, explanation: Explanation) -> None:
     cells[..., 3] = 0.75 * np.abs(weights) / (np.abs(weights).max() or 1)
     axis.imshow(cells, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
     axis.set_yticks(range(len(explanation.frequencies)), [f"{round(f, -1):,.0f}" for f in explanation.frequencies])
-    axis.set(ylabel="Hz", title=f"green: evidence for {_literal(explanation.genre)}; red: against it")
+    axis.set(ylabel="Hz", title=f"blue: evidence for {_literal(explanation.genre)}; orange: against it")
 
 
 def _figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    import_optional("matplotlib", "plot")
+    require_matplotlib()
+    _add_cjk_fonts()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -55,12 +55,12 @@ class Prediction:
         return json.dumps(self.to_dict(), indent=indent)
 
     def summary(self) -> str:
-        """For example "jazz, 71% confident", or "unknown: unlike the training data; closest to jazz, 71%"."""
-        unfamiliar = "unlike the training data" if self.familiarity < OOD_THRESHOLD else ""
-        if self.genre == UNKNOWN:
-            reason = unfamiliar or "not confident enough"
-            return f"{UNKNOWN}: {reason}; closest to {self.top_genre}, {percent(self.confidence)}"
-        return f"{self.genre}, {percent(self.confidence)} confident" + (f", but {unfamiliar}" if unfamiliar else "")
+        """For example "jazz: confidence 71%, familiarity 0.93", or "unknown, closest to jazz: …" with the reason."""
+        unfamiliar = " (unlike the training data)" if self.familiarity < OOD_THRESHOLD else ""
+        unsure = " (too low)" if self.genre == UNKNOWN and not unfamiliar else ""
+        name = f"{UNKNOWN}, closest to {self.top_genre}" if self.genre == UNKNOWN else self.genre
+        confidence = f"confidence {percent(self.confidence)}{unsure}"
+        return f"{name}: {confidence}, familiarity {self.familiarity:.2f}{unfamiliar}"
 
 
 def is_in_distribution(familiarity: float, confidence: float, min_confidence: float | None) -> bool:

@@ -45,8 +45,8 @@ def _root(
 
 
 for command in (
-    predict.predict, library.library, library.tag, serve.serve, train.train, train.cross_validate, evaluate.evaluate,
-    evaluate.compare, train.extract_features,
+    predict.predict, library.library, library.tag, serve.serve, train.train, train.tune, train.cross_validate,
+    evaluate.evaluate, evaluate.compare, train.extract_features,
 ):  # fmt: skip
     app.command()(command)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicclass.cli.options import MinimumOption, ModelOption
-from musicclass.errors import AudioError, escape_control_chars, import_optional
+from musicclass.errors import AudioError, escape_control_chars
 from musicclass.saved_model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from musicclass.explain import Explanation
     from musicclass.prediction import Prediction
 
-BAR = 24  # characters
+BAR, NAME = 24, 12  # characters
+FULL_COLORS = ("256", "truecolor")  # where genres' colors are distinct
 COLUMNS, SCORES = ("file", "genre", "top_genre"), ("confidence", "familiarity")
 
 
@@ -90,9 +91,9 @@ def _plot_paths(plot: Path | None, names: list[str], single: bool) -> list[Path]
     """A path for the plot of each file: below the folder `plot` with the files' own sub-folders, or `plot` itself."""
     if plot is None:
         return [None] * len(names)
-    from musicclass.plots import SUFFIXES, check_suffix
+    from musicclass.plots import SUFFIXES, check_suffix, require_matplotlib
 
-    import_optional("matplotlib", "plot")
+    require_matplotlib()
     if single and not plot.is_dir():
         check_suffix(plot)
         return [plot]
@@ -167,6 +168,7 @@ class PredictionWriter:
 
     def _print_table(self, prediction: Prediction) -> None:
         """Name and summary, a bar for each of the most probable genres, tags, and the genres of the segments."""
+        from rich.cells import cell_len
         from rich.text import Text
 
         from musicclass.explain import clock
@@ -177,17 +179,19 @@ class PredictionWriter:
         self.console.print(Text.assemble(line, f"  {clock(prediction.duration)}  {prediction.summary()}"))
         for i, (genre, probability) in enumerate(list(prediction.probabilities.items())[: self.top]):
             bar = ("█" * round(probability * BAR)).ljust(BAR)
-            line = Text(f"  {genre:<12}", style="bold" if i == 0 else "")
+            name = genre + " " * (NAME - cell_len(genre))
+            line = Text(f"  {name}", style="bold" if i == 0 else "")
             self.console.print(line.append(bar, genre_color(genre, self.genres)).append(f" {percent(probability):>4}"))
         if prediction.tags:
-            self.console.print(Text(f"  {'tags':<12}").append(", ".join(prediction.tags)))
-        line = Text("  segments    ")
+            self.console.print(Text(f"  {'tags':<{NAME}}").append(", ".join(prediction.tags)))
+        line = Text(f"  {'segments':<{NAME}}")
         genres = [segment.genre for segment in prediction.segments]
-        if self.console.color_system is None:  # the times at which the genre changes
+        if self.console.no_color or self.console.color_system not in FULL_COLORS:  # the times of changes
             runs = [next(run) for _, run in groupby(prediction.segments, key=lambda segment: segment.genre)]
             line.append(", ".join(f"{clock(run.start)} {run.genre or 'silence'}" for run in runs))
         else:
             for column in range(BAR):
                 line.append("▀", genre_color(genres[int((column + 0.5) / BAR * len(genres))], self.genres))
-            line.append(f" {', '.join(dict.fromkeys(genre or 'silence' for genre in genres))}")
+            for each in dict.fromkeys(genres):
+                line.append(" ").append(each or "silence", genre_color(each, self.genres))
         self.console.print(line)

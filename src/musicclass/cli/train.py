@@ -1,4 +1,4 @@
-"""`musicclass train`, `musicclass cross-validate` and `musicclass extract-features`."""
+"""`musicclass train`, `musicclass tune`, `musicclass cross-validate` and `musicclass extract-features`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -75,6 +76,38 @@ def train(
     print(branch_summary(saved.card), file=sys.stderr)
     hint = f"evaluate {out}" if n_seeds > 1 else f"predict --model {out.resolve()} FILE"
     print(f"{out} written; try: musicclass {hint}", file=sys.stderr)
+
+
+def tune(
+    data: DataArguments,
+    out: Annotated[Path, typer.Option(help="Folder for the study, a table of its trials, and best.toml.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all; those in OUT count.")] = 30,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting to tune, such as training.learning_rate; repeatable. Default: ten of them."),
+    ] = None,
+    split: SplitOption = "auto",
+    split_seed: SplitSeedOption = 42,
+    config: ConfigOption = "default",
+    settings: SetOption = None,
+    dataset: KindOption = "auto",
+    artists: ArtistsOption = None,
+) -> None:
+    """Tune settings of the CNN-LSTM on the validation tracks, with early pruning. The same command resumes it."""
+    import_optional("optuna", "tune")
+    _check_writable(out)
+    from musicclass.datasets.splits import TEST_SIZE
+
+    chosen, tracks, parts = _open(data, dataset, artists, split, split_seed, TEST_SIZE, config, settings)
+    with _training(chosen, out, resume="repeat the command") as monitor:
+        from musicclass.progress import progress_bar
+        from musicclass.training import tune as tuning
+
+        study = tuning.tune(tracks, parts, chosen, out, trials, search or (), monitor, progress_bar)
+    for name, value in study.best_params.items():
+        print(f"{name} = {value}")
+    print(f"trial {study.best_trial.number + 1} of {trials}: validation loss {study.best_value:.3f}")
+    print(f"{out} written; try: musicclass train DATA --config {shlex.quote(str(out / tuning.BEST))}", file=sys.stderr)
 
 
 def cross_validate(
@@ -223,7 +256,9 @@ def _prepare(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def _training(config: Config, out: Path, tensorboard: Path | None = None) -> Iterator[Monitor]:
+def _training(
+    config: Config, out: Path, tensorboard: Path | None = None, resume: str = "add --resume to the same command"
+) -> Iterator[Monitor]:
     """Show a progress bar for each network and a line for each epoch; say how to resume."""
     _prepare(config)
     from musicclass.progress import make_progress
@@ -243,11 +278,11 @@ def _training(config: Config, out: Path, tensorboard: Path | None = None) -> Ite
     try:
         with make_progress() as bar:
             task = bar.add_task("", visible=False)
-            yield Monitor(report, tensorboard)
+            yield Monitor(report, tensorboard, history=out / "history.png")
     except (KeyboardInterrupt, RuntimeError) as error:
         if "KeyboardInterrupt" not in repr(error):  # TensorFlow may wrap it in an error of its own
             raise
-        print(f"interrupted; add --resume to the same command to continue with {out}", file=sys.stderr)
+        print(f"interrupted; {resume} to continue with {out}", file=sys.stderr)
         raise KeyboardInterrupt from None
 
 

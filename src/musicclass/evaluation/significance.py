@@ -55,7 +55,7 @@ def sign_flip_ci(differences: Ints, sizes: Ints, p_value: float) -> Interval:
         chosen = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).astype(np.float32)
     else:
         chosen = np.random.default_rng(0).integers(0, 2, (2**MAX_ENUMERATED, n), np.int8).astype(np.float32)
-    totals, sums = (np.float64(chosen @ values.astype(np.float32)) for values in (sizes, differences))  # small integers
+    totals, sums = chosen @ sizes.astype(np.float32), chosen @ differences.astype(np.float32)
     values = np.sort(sums[totals > 0] / totals[totals > 0])
     rank = int(0.025 * len(chosen))
     n_empty = len(chosen) - len(values)  # on both sides

@@ -29,6 +29,7 @@ class Monitor(NamedTuple):
     report: Callable[[Step], None] = lambda step: None
     tensorboard: Path | None = None  # folder for TensorBoard's logs
     prefix: str = ""  # of networks' names, such as "fold 1 of 5: "
+    history: Path | None = None  # a plot of the network in training, replaced after each epoch
 
 
 class Trained(NamedTuple):

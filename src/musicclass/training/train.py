@@ -263,7 +263,7 @@ def _write_tables_and_plots(
     write_predictions(out / saved_model.PREDICTIONS, records, dataset.genres)
     if history := fitted.history:
         _write_csv(out / saved_model.HISTORY, [tuple(history[0]), *(tuple(row.values()) for row in history)])
-        plots.save(plots.history(history, card["name"]), out / "history.png")
+        plots.save(plots.history(history, card["name"], card["metrics"].get("cv")), out / "history.png")
     if card["metrics"]:
         subset = best_available_metrics(card)
         plots.evaluation(out, card["genres"], card["metrics"][subset], f"{card['name']}, {SUBSET_NAMES[subset]} tracks")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from musicclass import plots
 from musicclass.config import Config, to_dict
 from musicclass.errors import ConfigError, DatasetError, import_optional
 from musicclass.files import write_text
@@ -124,6 +126,8 @@ def _fit(
         keras.callbacks.BackupAndRestore(str(folder / BACKUP), double_checkpoint=True, delete_checkpoint=False),
         _report_progress(monitor, name, batches),
     ]
+    if monitor.history:
+        callbacks.append(_plot_history(folder / HISTORY, monitor.history, name))
     if monitor.tensorboard:
         import_optional("tensorboard", "tensorboard")
         callbacks.append(keras.callbacks.TensorBoard(str(monitor.tensorboard / folder.parent.name / folder.name)))
@@ -181,6 +185,18 @@ def _report_progress(monitor: Monitor, name: str, batches: WindowBatches) -> ker
         monitor.report(Step(name, batches.epoch * steps + batch + 1, total, {}))
 
     return keras.callbacks.LambdaCallback(on_epoch_end=report_epoch, on_train_batch_end=report_batch)
+
+
+def _plot_history(table: Path, target: Path, name: str) -> keras.callbacks.Callback:
+    """Plots the epochs so far. A plot that can't be written is a warning."""
+
+    def plot(epoch: int, logs: Any) -> None:
+        try:
+            plots.save(plots.history(_read_history(table), name), target)
+        except OSError as error:
+            warnings.warn(f"{target}: can't be written ({error.strerror})", stacklevel=2)
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=plot)
 
 
 def _claim(folder: Path, config: Config, tracks: LabelledTracks, valid: LabelledTracks | None) -> None:
