@@ -40,7 +40,8 @@ def test_metrics_match_scikit_learn(n, seed):
     options = {"labels": range(3), "target_names": GENRES, "output_dict": True, "zero_division": 0}
     report = sk.classification_report(labels, predicted, **options)
     assert metrics["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
-    assert metrics["macro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    f1 = sk.f1_score(labels, predicted, labels=np.unique(labels), average="macro")  # of the genres that have tracks
+    assert metrics["macro_f1"] == pytest.approx(f1)
     assert metrics["macro_recall"] == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
     assert metrics["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities, labels=[0, 1, 2]))
     assert metrics["confusion_matrix"] == sk.confusion_matrix(labels, predicted, labels=[0, 1, 2]).tolist()

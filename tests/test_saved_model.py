@@ -99,6 +99,9 @@ def test_card_may_have_a_byte_order_mark_and_nested_json_is_an_error(copy):
     text = (copy / CARD).read_text(encoding="utf-8")
     (copy / CARD).write_text(text, encoding="utf-8-sig")
     assert load_model(copy).name == "music"
+    (copy / CARD).write_text(text + " " * 10**7)
+    with pytest.raises(ModelError, match=r"card\.json has .* bytes, more than 10,000,000"):
+        load_model(copy)
     for damaged in (text.replace('"format"', '"x": ' + 10**5 * "[" + 10**5 * "]" + ', "format"'), '{"format": 1e999}'):
         (copy / CARD).write_text(damaged, encoding="utf-8")
         with pytest.raises(ModelError, match="can't be read"):

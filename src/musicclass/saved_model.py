@@ -50,6 +50,7 @@ FIELDS = {  # of the card, those that are used -> type
 }  # fmt: skip
 COUNTS = ("n_tracks", "n_artists")
 MAX_GENRES = 1000
+MAX_CARD, MAX_MODEL = 10**7, 2 * 10**9  # bytes
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def load_model(source: str | Path = DEFAULT_MODEL) -> SavedModel:
     """
     path = PRETRAINED / str(source) if str(source) in list_pretrained() else Path(source)
     try:
-        text, content = (path / CARD).read_text(encoding="utf-8-sig"), (path / MODEL).read_bytes()
+        text, content = _read(path / CARD, MAX_CARD).decode("utf-8-sig"), _read(path / MODEL, MAX_MODEL)
         card = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(
@@ -195,6 +196,15 @@ def load_model(source: str | Path = DEFAULT_MODEL) -> SavedModel:
     model = SavedModel(path, tuple(card["genres"]), features, card)
     model.check(content)
     return model
+
+
+def _read(path: Path, max_size: int) -> bytes:
+    """The bytes of a file. Raises ValueError for pipes and devices, and for a file that is too large."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} isn't a file")
+    if (size := path.stat().st_size) > max_size:
+        raise ValueError(f"{path.name} has {size:,} bytes, more than {max_size:,}")
+    return path.read_bytes()
 
 
 def _finite(text: str) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from musicclass.datasets import Dataset, Track, gtzan
 from musicclass.datasets.label_csv import match_track_names, read_column
 from musicclass.errors import DatasetError, LeakError, import_optional
+from musicclass.text import plural
 
 SUBSETS = ("train", "valid", "test")
 TEST_SIZE = 0.15  # share of the tracks for testing, and as much for validation
@@ -174,11 +175,11 @@ def artist_kfold(tracks: Sequence[Track], n_folds: int, seed: int = 0) -> list[S
     known = [track for track in tracks if group_of[track.id] not in unknown]
     groups = [group_of[track.id] for track in known]
     if len(set(groups)) < n_folds:
-        raise DatasetError(f"{len(set(groups))} known artists are too few for {n_folds} folds; use fewer folds")
+        raise DatasetError(f"too few known artists, {len(set(groups))}, for {n_folds} folds; use fewer folds")
     largest = max(Counter(track.genre for track in known).values())
     if largest < n_folds:
         raise DatasetError(
-            f"{largest} tracks in the largest genre are too few for {n_folds} folds; add tracks, or use fewer folds"
+            f"too few tracks in the largest genre, {largest}, for {n_folds} folds; add tracks, or use fewer folds"
         )
     model_selection = import_optional("sklearn.model_selection", "train")
     folds = model_selection.StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
@@ -218,5 +219,5 @@ def _from_file(dataset: Dataset, path: Path) -> dict[str, str]:
     if not subset_of:
         raise DatasetError(f"{path}: none of its tracks is in {dataset.name}, whose tracks have names like {min(ids)}")
     if unknown:
-        raise DatasetError(f"{path}: {len(unknown)} tracks are not in {dataset.name}: {', '.join(unknown[:5])}")
+        raise DatasetError(f"{path}: not in {dataset.name}: {plural(len(unknown), 'track')}: {', '.join(unknown[:5])}")
     return subset_of

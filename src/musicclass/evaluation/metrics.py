@@ -120,7 +120,7 @@ def _f1_scores(labels: Ints, predicted: Ints, genres: Sequence[str], artists: In
             "n_tracks": int(support),
         }
     return {
-        "macro_f1": float(sk.f1_score(labels, predicted, average="macro", zero_division=0)),
+        "macro_f1": float(sk.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
         "macro_f1_ci95": bootstrap_ci(lambda ids: np.nanmean(_f1(counts, ids), axis=0), n_artists),
         "macro_recall": float(np.mean([scores["recall"] for scores in by_genre.values() if scores["n_tracks"]])),
         "genres": by_genre,

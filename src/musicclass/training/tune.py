@@ -109,7 +109,7 @@ def _open_study(out: Path, config: Config, run: dict[str, Any]) -> Study:
     optuna = import_optional("optuna", "tune")
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
+    study: Study = optuna.create_study(
         storage=f"sqlite:///{(out / STUDY).resolve()}",
         study_name="musicclass",
         load_if_exists=True,
