@@ -205,3 +205,92 @@ def test_missing_permission_is_reported(wav):
     path.chmod(0)
     with pytest.raises(DecodeError, match="permission"):
         audio.load(path, RATE)
+
+
+def test_a_list_chunk_whose_content_is_longer_than_itself_does_not_hang(tmp_path):
+    chunks = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 44100, 88200, 2, 16)
+    chunks += b"LIST" + struct.pack("<I", 20) + b"INFOxyz1" + struct.pack("<I", 0xFFFFFFF8) + b"ab12" * 2
+    for data, seconds in ((b"", 0), (np.int16(1000 * np.sin(np.arange(2 * 44100) / 9)).tobytes(), 2)):
+        content = chunks + b"data" + struct.pack("<I", len(data)) + data
+        path = tmp_path / "hang.wav"
+        path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(content)) + b"WAVE" + content)
+        if seconds:
+            assert len(audio.load(path, RATE)) == seconds * RATE
+        else:
+            with pytest.raises(DecodeError, match="no samples"):
+                audio.load(path, RATE)
+
+
+TRAILING = {
+    "ID3v1": b"TAG" + b"x" * 125,
+    "zeros": bytes(5000),
+    "APEv2": b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0),
+}
+
+
+@pytest.mark.parametrize("trailing", TRAILING.values(), ids=TRAILING)
+def test_flac_with_a_tag_after_its_audio_is_decoded(files, trailing):
+    content = files["flac"].read_bytes()
+    np.testing.assert_array_equal(audio.load(io.BytesIO(content + trailing), RATE), audio.load(files["flac"], RATE))
+
+
+@pytest.mark.parametrize("positions", [(40,), (4, 40)])
+def test_wav_of_a_recorder_that_crashed_is_decoded(wav, positions):
+    path = wav(make_noise(3))
+    content = bytearray(path.read_bytes())
+    place = content.find(b"data") + 4
+    for position in positions:
+        content[place if position == 40 else position : (place if position == 40 else position) + 4] = bytes(4)
+    np.testing.assert_allclose(audio.load(io.BytesIO(content), RATE), audio.load(path, RATE), atol=1e-4)
+
+
+def test_all_links_of_a_chained_ogg_are_decoded(files):
+    content = files["ogg"].read_bytes()
+    serial = content[14:18]
+    second = bytearray(content)
+    position = 0
+    while (position := second.find(b"OggS\0", position)) >= 0:  # another stream: its serial number, and checksums
+        page = 27 + second[position + 26] + sum(second[position + 27 : position + 27 + second[position + 26]])
+        second[position + 14 : position + 18] = bytes(255 - byte for byte in serial)
+        second[position + 22 : position + 26] = bytes(4)
+        second[position + 22 : position + 26] = struct.pack("<I", ogg_checksum(second[position : position + page]))
+        position += page
+    assert abs(len(audio.load(io.BytesIO(content + second), RATE)) / RATE - 12) < 0.1
+
+
+def ogg_checksum(page: bytes) -> int:
+    """CRC-32 of polynomial 0x04c11db7, not reflected, initial value 0."""
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
+    return value
+
+
+def test_stereo_in_opposite_phase_is_the_difference_and_wide_stereo_the_mean():
+    left, right = make_music(3), make_noise(3)
+    for channels, expected in (
+        ((left, -left), left),
+        ((left, right), (left + right) / 2),
+        ((left, -0.9 * left), 0.95 * left),
+    ):
+        samples = np.concatenate(list(audio.stream_waveform(np.stack(channels, axis=1), RATE, RATE)))
+        np.testing.assert_allclose(samples, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "flac", "mp3", "wav", "m4a", "opus"])
+def test_a_read_error_is_an_error_with_its_reason(files, suffix):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > len(self.getvalue()) // 2:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+        def readinto(self, buffer):
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+
+    with pytest.raises(DecodeError, match="can't be read \\(Input/output error\\)"):
+        audio.load(Failing(files[suffix].read_bytes()), RATE)

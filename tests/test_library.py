@@ -201,7 +201,7 @@ def test_full_disk_keeps_results(folder, tmp_path, monkeypatch):
     def fill_disk(self, files):
         upsert_files(self, files)
         (pages,) = self._db.execute("pragma page_count").fetchone()
-        self._db.execute(f"pragma max_page_count = {pages + 1}")
+        self._db.execute(f"pragma max_page_count = {pages}")
 
     monkeypatch.setattr(ResultStore, "upsert_files", fill_disk)
     with pytest.raises(OSError, match="free some space"):

@@ -14,7 +14,17 @@ import musicclass
 from musicclass import onnx_session
 from musicclass.classifier import Classifier
 from musicclass.errors import ModelError
-from musicclass.saved_model import CARD, FRONTEND, MODEL, PREDICTIONS, SPLIT, list_pretrained, load_model, save_model
+from musicclass.saved_model import (
+    CARD,
+    FRONTEND,
+    HISTORY,
+    MODEL,
+    PREDICTIONS,
+    SPLIT,
+    list_pretrained,
+    load_model,
+    save_model,
+)
 
 
 @pytest.fixture
@@ -182,6 +192,22 @@ def test_damaged_or_missing_files_are_named(copy):
     (copy / CARD).unlink()
     with pytest.raises(ModelError, match=r"card\.json"):
         load_model(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (SPLIT, "track,subset\na,train\n", "a row has no split"),
+        (SPLIT, "track,split,artist\na,train\n", "a row has no artist"),
+        (SPLIT, "track,split,artist\na,\xff,\n", "can't be read"),
+        (HISTORY, "epoch,loss\n1,much\n", "can't be read"),
+        (HISTORY, "epoch,loss\n1,2,3\n", "can't be read"),
+    ],
+)
+def test_damaged_tables_are_named(copy, name, text, message):
+    (copy / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=rf"{name}: {message}"):
+        load_model(copy).read_table(name)
 
 
 def test_public_names_are_importable():

@@ -53,7 +53,8 @@ def test_interval_and_test_agree(artists):
     differences, sizes = np.array(artists).T
     p_value = sign_flip_p_value(differences)
     low, high = sign_flip_ci(differences, sizes, p_value)
-    assert (p_value < 0.05) == (low > 0 or high < 0) and low <= differences.sum() / sizes.sum() <= high
+    mean = differences.sum() / sizes.sum()
+    assert (p_value < 0.05) == (low > 0 or high < 0) and low - 1e-6 <= mean <= high + 1e-6
     assert len(artists) >= MIN_ARTISTS or (low, high) == (-1, 1)
 
 

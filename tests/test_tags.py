@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from mutagen.apev2 import APEv2
 from mutagen.id3 import ID3, TALB, TCON, TIT2, TYER
 
 from musicclass.errors import ConfigError, LibraryError
-from musicclass.library import binary_delta, tags
+from musicclass.library import binary_delta, raw_tags, tags
 from musicclass.library.genre_tags import TagError, read_genres
 from musicclass.library.run import ScanOptions
 from musicclass.library.tags import TagChange, TagMode, TagOptions
@@ -219,6 +221,7 @@ def test_delta_restores_any_two_files():
         (TagMode.only_missing, (), ("blues",), ("blues",)),
         (TagMode.append, ("Jazz",), ("jazz", "blues"), ("Jazz", "blues")),
         (TagMode.append, ("Jazz",), ("jazz",), ("Jazz",)),
+        (TagMode.append, ("Rap; Hiphop",), ("Hip-Hop",), ("Rap; Hiphop",)),
         (TagMode.replace, ("Jazz",), ("blues",), ("blues",)),
     ],
 )
@@ -228,20 +231,35 @@ def test_combined_genres(mode, before, predicted, after):
 
 def test_genre_names(tmp_path):
     path = tmp_path / "names.toml"
-    path.write_text('hiphop = "Hip-Hop"\n')
-    assert tags.load_genre_names(path, ["hiphop", "jazz"]) == {"hiphop": "Hip-Hop"}
-    assert tags.load_genre_names(None, []) == {}
+    path.write_text('hiphop = "Rap"\n')
+    assert tags.load_genre_names(path, ["hiphop", "jazz"]) == {"hiphop": "Rap", "jazz": "Jazz"}
+    assert tags.load_genre_names(None, ["rnb", "zouk"]) == {"rnb": "R&B"}
     for text, message in (('hipop = "x"', "hipop"), ("hiphop = 1", "needs a name"), ("hiphop", "TOML")):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             tags.load_genre_names(path, ["hiphop", "jazz"])
 
 
+def test_weak_genres_are_not_written(classifier):
+    model, row = classifier.model, {"status": "ok", "error": "", "familiarity": 0.9, "top_genre": "rock"}
+    row |= {f"prob_{genre}": 0.0 for genre in model.genres}
+    for rock, metal, options, expected in (
+        (0.45, 0.4, {}, None),
+        (0.45, 0.4, {"min_confidence": 0.4}, ("rock",)),
+        (0.6, 0.3, {"top": 2}, ("rock", "metal")),
+        (0.9, 0.1, {"top": 2}, ("rock",)),
+        (0.9, 0.1, {"top": 2, "min_further": 0.1}, ("rock", "metal")),
+    ):
+        values = row | {"confidence": rock, "prob_rock": rock, "prob_metal": metal}
+        change = tags.propose_change("a.mp3", values, (), model, TagOptions(**options))
+        assert getattr(change, "after", None) == expected
+
+
 def test_proposed_changes(song, tmp_path, journal, classifier):
     mp3, flac, ogg = map(song, ("mp3", "flac", "ogg"))
     change_genres(journal, ogg, (), ("Zydeco",))
     ranked, options = list(classifier.predict(flac).probabilities), ScanOptions(workers=1)
-    proposed = dict(tags.propose_changes([str(tmp_path)], TagOptions(min_confidence=0, top=2), options))
+    proposed = dict(tags.propose_changes([str(tmp_path)], TagOptions(min_confidence=0, top=2, min_further=0), options))
     assert proposed[flac] == TagChange(flac, (), tuple(ranked[:2])) and isinstance(proposed[mp3], TagChange)
     assert proposed[ogg].reason.endswith("has Zydeco")
     proposed = dict(tags.propose_changes([flac], TagOptions(min_confidence=1), options))
@@ -301,3 +319,88 @@ def test_changes_are_in_the_journal_though_printing_fails(song, tmp_path):
     assert done.returncode == 1 and "No space left" in done.stderr and "--undo journal" in done.stderr
     assert len(read_genres(str(path))) == 1
     assert dict(tags.undo(tmp_path / "journal")) == {str(path): RESTORED} and path.read_bytes() == before
+
+
+# Tags, read raw
+
+
+def raw_frames(tag: bytes) -> list[tuple[bytes, bytes]]:
+    """The name and content of each frame of an ID3v2 tag that isn't the genre."""
+    body = tag[10:].replace(b"\xff\0", b"\xff") if tag[3] < 4 and tag[5] & 0x80 else tag[10:]
+    frames = list(raw_tags._frames(body, 0, tag[3]))
+    return [(name, body[start:end]) for name, start, end in frames if name not in (b"TCO", b"TCON")]
+
+
+def make_id3(version: int, frames: list[tuple[bytes, bytes]], padding: int, flags: int = 0) -> bytes:
+    parts = []
+    for name, value in frames:
+        name = name[:3] if version == 2 else name
+        size = raw_tags._to_syncsafe(len(value)) if version == 4 else len(value).to_bytes(3 + (version > 2), "big")
+        parts.append(name + size + (b"" if version == 2 else b"\x20\0" if name == b"TXXX" else b"\0\0") + value)
+    body = b"".join(parts)
+    if flags & 0x80:
+        body = re.sub(rb"\xff(?=[\0\xe0-\xff])", b"\xff\0", body)
+    body += bytes(padding)
+    return b"ID3" + bytes([version, 0, flags]) + raw_tags._to_syncsafe(len(body)) + body
+
+
+@pytest.mark.parametrize(("version", "flags"), [(2, 0), (3, 0), (3, 0x80), (4, 0)])
+@pytest.mark.parametrize("padding", [0, 2000])
+@pytest.mark.parametrize("genre", [b"\0Old", None])
+def test_only_the_genre_frame_changes(song, version, flags, padding, genre, journal):
+    frames = [(b"TSOP", b"\0sort"), (b"TIT2", b"\x01\xff\xfeA\0"), (b"TCON", genre), (b"TXXX", b"\0x\0y")]
+    frames += [(b"PRIV", b"\xff\xff\0\xe0" * 300), (b"ZZZZ", b"unknown")]
+    tag = make_id3(version, [frame for frame in frames if frame[1]], padding, flags)
+    path = Path(song("mp3"))
+    audio = path.read_bytes()[len(raw_tags.read_id3(str(path))) :]
+    path.write_bytes(tag + audio)
+    before = read_genres(str(path))
+    assert before == (("Old",) if genre else ())
+    if version < 4:
+        change_genres(journal, str(path), before, ("Hip-Hop", "Pop"), separator="; ")
+        assert read_genres(str(path)) == ("Hip-Hop; Pop",)
+    for after in (("Hip-Hop", "Jazz"), ("\u0416",)):
+        change_genres(journal, str(path), read_genres(str(path)), after)
+        new = raw_tags.read_id3(str(path))
+        assert new[3] == version and raw_frames(new) == raw_frames(tag) and read_genres(str(path)) == after
+        assert path.read_bytes() == new + audio
+    list(tags.undo(journal))
+    assert path.read_bytes() == tag + audio
+
+
+def test_id3v1_and_ape_tags_stay_what_they_are(song, journal):
+    path = Path(song("mp3"))
+    audio = path.read_bytes()[len(raw_tags.read_id3(str(path))) :]
+    v1 = b"TAG" + "Группа крови".encode("cp1251").ljust(124, b"\0") + b"\x11"
+    path.write_bytes(audio + v1)
+    change_genres(journal, str(path), ("Rock",), ("Hip-Hop",))
+    assert path.read_bytes() == audio + v1[:-1] + b"\x07", "no ID3v2 tag of mojibake"
+    with pytest.raises(TagError, match="no number for Zydeco"):
+        change_genres(journal, str(path), ("Hip-Hop",), ("Zydeco",))
+    ape = APEv2()
+    ape["Genre"], ape["Title"] = "Old", "A title"
+    ape.save(path)
+    path.write_bytes(path.read_bytes() + v1)
+    change_genres(journal, str(path), read_genres(str(path)), ("Zydeco",))
+    assert path.read_bytes().startswith(audio[:4]) and path.read_bytes()[-1] == 255
+    assert dict(APEv2(path)) == {"Genre": "Zydeco", "Title": "A title"}
+
+
+@pytest.mark.parametrize(("suffix", "name"), [("flac", "mp3"), ("mp3", "flac"), ("ogg", "mp3"), ("wav", "flac")])
+def test_tags_are_found_by_content(song, tmp_path, journal, suffix, name):
+    path = str(Path(song(suffix)).rename(tmp_path / f"other.{name}"))
+    change_genres(journal, path, (), ("Jazz",))
+    assert read_genres(path) == ("Jazz",)
+
+
+def test_replaced_genres_are_replaced_in_a_wavs_info_chunk(song, journal):
+    path = Path(song("wav"))
+    data = path.read_bytes()
+    chunk = b"LIST" + struct.pack("<I", 28) + b"INFOIGNR" + struct.pack("<I", 3) + b"Old\0INAM" + b"\x04\0\0\0Name"
+    chunk = chunk[:4] + struct.pack("<I", len(chunk) - 8) + chunk[8:]
+    path.write_bytes(data[:4] + struct.pack("<I", len(data) + len(chunk) - 8) + data[8:] + chunk)
+    before = path.read_bytes()
+    change_genres(journal, str(path), ("Old",), ("Electronic",))
+    assert b"Old" not in path.read_bytes() and b"IGNR\x0b\0\0\0Electronic\0\0INAM" in path.read_bytes()
+    assert struct.unpack("<I", path.read_bytes()[4:8])[0] == path.stat().st_size - 8
+    assert list(tags.undo(journal)) == [(str(path), RESTORED)] and path.read_bytes() == before

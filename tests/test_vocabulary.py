@@ -19,7 +19,7 @@ RETIRED = re.compile(
     re.IGNORECASE,
 )
 EXCEPTIONS = re.compile(
-    r"time_stretch|\.tell\("  # a setting and librosa's function; a file's method
+    r"time_stretch|\.tell\b|def tell\b"  # a setting and librosa's function; a file's method
     r"|is None"  # Python
     r"|(?:align|justify)-\w+:\s*stretch|</?picture"  # CSS, HTML
 )

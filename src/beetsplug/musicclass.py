@@ -5,10 +5,10 @@
         auto: yes            # at each import
         mode: only missing   # or append, or replace: what happens to present genres
         top: 1               # genres per track
-        min_confidence:      # by default, familiarity decides whether the genre is known
-        model: gtzan
+        min_confidence:      # by default 0.5, and not "unknown"
+        model: music
         names:               # how genres are written
-            hiphop: Hip-Hop
+            hiphop: Rap
 
 `beet musicclass QUERY` does the same for tracks in the library; --pretend only shows the changes.
 An album without genres, or with mode `replace`, gets the most frequent first genre of its tracks.
@@ -27,7 +27,7 @@ from beets.plugins import BeetsPlugin
 
 from musicclass.errors import MusicClassError
 from musicclass.library.run import ScanOptions, predict_files
-from musicclass.library.tags import Skipped, TagChange, TagMode, TagOptions, propose_change
+from musicclass.library.tags import Skipped, TagChange, TagMode, TagOptions, load_genre_names, propose_change
 from musicclass.saved_model import DEFAULT_MODEL, load_model
 
 
@@ -100,7 +100,10 @@ class MusicClassPlugin(BeetsPlugin):
 
     def _changes(self, items: dict[str, Item], mode: TagMode) -> Iterator[tuple[str, TagChange | Skipped]]:
         model = load_model(self.config["model"].as_str())
-        names = {genre: str(name) for genre, name in self.config["names"].get(dict).items()}
+        names = load_genre_names(None, model.genres)
+        names |= {genre: str(name) for genre, name in self.config["names"].get(dict).items()}
+        if unknown := sorted(set(names) - set(model.genres)):
+            raise ui.UserError(f"musicclass: names: {unknown[0]} isn't a genre of {model.name}")
         tagging = TagOptions(mode, self.config["top"].get(int), self.config["min_confidence"].get(), names)
         for path, row in predict_files(items, len(items), ScanOptions(model=str(model.path)), model):
             yield path, propose_change(path, row, tuple(items[path].genres or ()), model, tagging)

@@ -30,6 +30,7 @@ from musicclass.errors import (
 Source = str | os.PathLike[str] | IO[bytes]
 
 MIN_SECONDS = 1.0
+OPPOSITE_PHASE = 4  # 6 dB; of wide stereo, the mean has more power than the difference
 SILENCE = 2.0**-15  # one step of 16-bit audio
 MAX_ABS_SAMPLE = 1e6  # full scale is 1; larger values are damage, such as integers read as floats
 
@@ -134,10 +135,10 @@ def _to_mono(blocks: Iterator[Array], rate: int, sample_rate: int, limits: Audio
             f"sample rate of {rate} Hz, outside {limits.min_rate} to {limits.max_rate} Hz; "
             "resample the file, or repair its header"
         )
-    resample = _resampler(rate, sample_rate)
+    resample, downmix = _resampler(rate, sample_rate), _downmixer(limits.max_channels)
     n_frames, max_frames, peak = 0, int(limits.max_seconds * rate), 0.0
     for block in blocks:
-        mono = _downmix(block[: max_frames - n_frames], limits.max_channels)
+        mono = downmix(block[: max_frames - n_frames])
         if not len(mono):
             continue
         n_frames += len(mono)
@@ -165,17 +166,32 @@ def _resampler(rate: int, sample_rate: int) -> Callable[[Array, bool], Array]:
     return soxr.ResampleStream(rate, sample_rate, 1, dtype="float32").resample_chunk  # type: ignore[no-any-return]
 
 
-def _downmix(block: Array, max_channels: int) -> Array:
-    """The mean over the channels of a block (n,) or (n, channels)."""
-    if block.ndim == 1 or not len(block):
-        return block
-    n_channels = block.shape[1]
-    decoders.check_channels(n_channels, max_channels)
-    if n_channels == 1:
-        return block[:, 0].copy()  # the decoder overwrites its block
-    mono: Array = functools.reduce(np.add, block.T)  # for stereo, 30 times as fast as block.mean(axis=1)
-    mono *= np.float32(1 / n_channels)
-    return mono
+def _downmixer(max_channels: int) -> Callable[[Array], Array]:
+    """A function of blocks (n,) or (n, channels): the mean over channels.
+
+    Of stereo in opposite phase, as from a wrongly wired cable, the mean is nearly silence. So where half the difference
+    of the channels of the first block with sound has OPPOSITE_PHASE times the power of their mean, it is used instead.
+    """
+    signs: list[np.ufunc] = []
+
+    def downmix(block: Array) -> Array:
+        if block.ndim == 1 or not len(block):
+            return block
+        n_channels = block.shape[1]
+        decoders.check_channels(n_channels, max_channels)
+        if n_channels == 1:
+            return block[:, 0].copy()  # the decoder overwrites its block
+        combine: np.ufunc = np.add
+        if n_channels == 2:
+            if not signs and np.any(block):
+                powers = [float(np.sum(ufunc(*block.T) ** 2)) for ufunc in (np.add, np.subtract)]
+                signs.append(np.subtract if powers[1] > OPPOSITE_PHASE * powers[0] else np.add)
+            combine = signs[0] if signs else np.add
+        mono: Array = functools.reduce(combine, block.T)  # for stereo, 30 times as fast as block.mean(axis=1)
+        mono *= np.float32(1 / n_channels)
+        return mono
+
+    return downmix
 
 
 def _peak(mono: Array) -> float:

@@ -9,10 +9,10 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from musicclass.errors import DecodeError
 
 Array = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 BLOCK_FRAMES = 524_288  # per read; large blocks switch less often between decoding and feature extraction
 AV_BLOCK_FRAMES = 65_536  # packets hold about 1,000 samples; larger blocks have less overhead downstream
@@ -30,9 +31,13 @@ PYAV_OPTIONS = {  # without these lists, FFmpeg follows a playlist named .mp3 to
 RAW_STREAMS = {"mp3", "aac", "ac3"}  # formats without a length in the header, meant to be played despite damage
 MAX_DAMAGED_PACKETS = 0.02  # of the packets of a raw stream
 
-SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"rif", b"FORM", b"fLaC", b"OggS", b".snd", b"caf", b"NIST")
+WAV_SIGNATURES = (b"RIFF", b"RIFX", b"RF64")
+SIGNATURES = (b"rif", b"FORM", b"fLaC", b".snd", b"caf", b"NIST")
 LENGTH_UNKNOWN = 2**40  # frames; a larger count in a header means "unknown"
 SIZE_UNKNOWN = 2**31 - 65_536  # bytes; programs that write to a pipe put such sizes into the header
+MAX_CHUNKS = 1000  # in a wav file
+MAX_LIST_BYTES = 2**20
+OGG_TAIL = 2**17  # bytes; a page has at most half of that
 MAX_MISSING_SECONDS = 0.5
 MAX_MISSING_BYTES = 0.005  # of the size in the header
 MAX_EXTRA_BYTES = 0.009  # of an mp3, after the size in its Xing header; libsndfile prints warnings above that
@@ -44,15 +49,64 @@ def open_audio(source: str | os.PathLike[str] | IO[bytes], max_channels: int) ->
 
     Raises DecodeError, also while iterating.
     """
+    if isinstance(source, str | os.PathLike):
+        with _open(source, max_channels) as opened:
+            yield opened
+        return
+    file = _ReadErrors(source)
+    try:
+        with _open(cast(IO[bytes], file), max_channels) as opened:
+            yield opened
+    except Exception:
+        file.check()  # it explains the other error
+        raise
+    file.check()
+
+
+@contextmanager
+def _open(source: str | os.PathLike[str] | IO[bytes], max_channels: int) -> Iterator[tuple[int, Iterator[Array]]]:
     file = open_soundfile(source)
     if file is not None:
         with file:
             check_channels(file.channels, max_channels)
-            yield file.samplerate, _soundfile_blocks(file)
+            yield file.samplerate, _soundfile_blocks(file, source)
     else:
         with _open_av(source) as container:
             audio = container.streams.audio[0]
             yield audio.rate or 0, _av_blocks(container, audio)
+
+
+class _ReadErrors:
+    """A binary file that keeps its first error: decoders take a failed read for the end of the file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        return self._call(self._file.read, b"", size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._call(self._file.seek, -1, offset, whence)
+
+    def tell(self) -> int:
+        return self._call(self._file.tell, -1)
+
+    def _call(self, method: Callable[..., T], failed: T, *arguments: int) -> T:
+        if self.error is None:
+            try:
+                return method(*arguments)
+            except Exception as error:
+                self.error = error
+        return failed
+
+    def check(self) -> None:
+        """Raise DecodeError where reading failed."""
+        if self.error is not None:
+            reason = self.error.strerror if isinstance(self.error, OSError) else self.error
+            raise DecodeError(
+                f"can't be read ({reason or self.error}); check the disk or the connection, and try again"
+            )
 
 
 def _check_path(path: Path) -> Path:
@@ -116,7 +170,8 @@ def open_soundfile(source: str | os.PathLike[str] | IO[bytes], sequential: bool 
     return None
 
 
-def _soundfile_blocks(file: Any) -> Iterator[Array]:
+def _soundfile_blocks(file: Any, source: str | os.PathLike[str] | IO[bytes]) -> Iterator[Array]:
+    """All blocks; where libsndfile fails, such as at tags after the audio, those that remain come from FFmpeg."""
     import soundfile
 
     rate, frames = file.samplerate, 0
@@ -125,13 +180,32 @@ def _soundfile_blocks(file: Any) -> Iterator[Array]:
         try:
             block = file.read(out=buffer)
         except soundfile.LibsndfileError as error:
-            raise DecodeError(f"damaged after {frames / rate:.1f} s ({error}); copy it again") from None
+            yield from _remaining_blocks(file, source, frames, str(error))
+            return
         if not len(block):
             break
         frames += len(block)
         yield block
+    if not frames:  # a recorder that crashed leaves a size of 0
+        yield from _remaining_blocks(file, source, 0, "no samples")
+        return
     check_chunk_sizes(file)
     _check_duration(frames / rate, file.frames / rate)
+
+
+def _remaining_blocks(
+    file: Any, source: str | os.PathLike[str] | IO[bytes], n_frames: int, reason: str
+) -> Iterator[Array]:
+    """The blocks after `n_frames`, by FFmpeg. Raises DecodeError where it fails, too."""
+    if not isinstance(source, str | os.PathLike):
+        source.seek(0)
+    with _open_av(source) as container:
+        audio = container.streams.audio[0]
+        if (audio.rate, audio.channels) != (file.samplerate, file.channels):
+            raise DecodeError(f"damaged after {n_frames / file.samplerate:.1f} s ({reason}); copy it again")
+        for block in _av_blocks(container, audio):
+            yield block[n_frames:]
+            n_frames = max(0, n_frames - len(block))
 
 
 # FFmpeg
@@ -211,20 +285,57 @@ def _libsndfile_reads_all(source: Path | IO[bytes]) -> bool:
         if not (size := file.tell()):
             raise DecodeError("empty (0 bytes); copy or send it again from its source")
         file.seek(0)
-        head, start = file.read(32), 0
-        if head[:3] == b"ID3" and len(head) == 32:  # the tag's size: 4 x 7 bits
+        head, start = file.read(36), 0
+        if head[:3] == b"ID3" and len(head) == 36:  # the tag's size: 4 x 7 bits
             start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         file.seek(start)
         frame = file.read(256)
+        is_complete = head.startswith(SIGNATURES)
+        if head.startswith(WAV_SIGNATURES):  # wav format 0x55: mp3 inside
+            is_complete = head[20:22] != b"\x55\x00" and _lists_are_consistent(file, head)
+        elif head.startswith(b"OggS"):
+            is_complete = _has_one_ogg_stream(file, size)
         file.seek(0)
-    if head.startswith(SIGNATURES):
-        return head[20:22] != b"\x55\x00"  # wav format 0x55: mp3 inside
+    if is_complete or head.startswith((*WAV_SIGNATURES, b"OggS")):
+        return is_complete
     xing = max(frame.find(b"Xing"), frame.find(b"Info"))
     if frame[:2] not in (b"\xff\xfa", b"\xff\xfb") or not 0 <= xing < len(frame) - 16 or frame[xing + 7] & 3 != 3:
         return False
     (expected,) = struct.unpack(">I", frame[xing + 12 : xing + 16])
     _check_size(size - start, expected)
     return bool(size - start <= expected * (1 + MAX_EXTRA_BYTES))
+
+
+def _lists_are_consistent(file: IO[bytes], head: bytes) -> bool:
+    """Whether chunks in the LIST chunks of a wav file end within these: where not, libsndfile never returns."""
+    header, position = struct.Struct(">4sI" if head[:4] == b"RIFX" else "<4sI"), 12
+    for _ in range(MAX_CHUNKS):
+        file.seek(position)
+        chunk = file.read(header.size)
+        if len(chunk) < header.size:
+            return True
+        name, size = header.unpack(chunk)
+        if name == b"data" and head[:4] == b"RF64" and len(head) == 36:  # its size is in the chunk ds64
+            (size,) = struct.unpack("<Q", head[28:])
+        if name == b"LIST":
+            content = file.read(min(size, MAX_LIST_BYTES))[4:]
+            while len(content) >= header.size:
+                _, inner = header.unpack(content[: header.size])
+                if inner > len(content) - header.size:
+                    return False
+                content = content[header.size + inner + inner % 2 :]
+        position += header.size + size + size % 2
+    return False
+
+
+def _has_one_ogg_stream(file: IO[bytes], size: int) -> bool:
+    """Whether the last page of an ogg file is of the first stream: of a chain, libsndfile reads one link."""
+    file.seek(14)
+    first = file.read(4)
+    file.seek(max(0, size - OGG_TAIL))
+    tail = file.read(OGG_TAIL)
+    last = tail.rfind(b"OggS\0")
+    return last < 0 or tail[last + 14 : last + 18] == first
 
 
 def check_chunk_sizes(file: Any) -> None:

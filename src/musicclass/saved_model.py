@@ -141,7 +141,9 @@ class SavedModel:
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            if name == HISTORY:
+                _ = [float(value) for row in rows for value in row.values() if value]
+        except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: more values than columns
             raise ModelError(f"{path}: can't be read ({error}); copy it again") from None
         missing = [column for column in COLUMNS.get(name, ()) if any(row.get(column) is None for row in rows)]
         if missing:

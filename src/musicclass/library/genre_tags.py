@@ -11,9 +11,11 @@ from typing import Any
 
 from musicclass.audio_decoders import open_container
 from musicclass.errors import import_optional
+from musicclass.library import raw_tags
 
 # The key of the genres in a format's tags, by the class of mutagen's tags. Other formats have Vorbis comments or ID3.
 KEYS = {"MP4Tags": "\xa9gen", "APEv2": "Genre", "ASFTags": "WM/Genre"}
+NO_GENRE = 255  # of ID3v1
 
 
 class TagError(Exception):
@@ -27,33 +29,78 @@ def read_genres(path: str) -> tuple[str, ...]:
         genres = [genre for frame in file.tags.getall("TCON") for genre in frame.genres]
     else:
         genres = [str(value) for value in file.tags.get(_key(file.tags), ())]
-    if not any(genres) and type(file).__name__ == "MP3":
-        from mutagen.apev2 import APEv2
-
-        with contextlib.suppress(Exception):  # an mp3 may have both kinds of tags
-            genres = [str(value) for value in APEv2(path).get("Genre", ())]
+    if not any(genres) and (ape := _ape_beside_id3(file, path)) is not None:
+        genres = [str(value) for value in ape.get("Genre", ())]
     return tuple(filter(None, genres)) or _ffmpeg_genres(path)
 
 
-def write_genres(path: str, genres: Sequence[str]) -> None:
-    """Set the genres in a file's tags, as separate values. Raises TagError."""
+def write_genres(path: str, genres: Sequence[str], separator: str = "\0") -> None:
+    """Set the genres in all of a file's tags that have genres; other tags and their versions stay as they are.
+
+    They are separate values; `separator` joins them in ID3v2.3, which has none. Raises TagError.
+    """
     file = _open(path)
     try:
         if not _is_id3(file.tags):
             file.tags[_key(file.tags)] = list(genres)
             file.save()
-            return
-        from mutagen.id3 import TCON
-
-        if file.tags.version[:2] in ((2, 2), (2, 3)):  # v2.3 has no UTF-8, and no separator of values but by convention
-            file.tags.setall("TCON", [TCON(encoding=1, text=list(genres))])
-            file.tags.update_to_v23()
-            file.tags.save(path, v2_version=3, v23_sep=None)
+        elif chunk := raw_tags.find_chunk(path, b"ID3 "):
+            raw_tags.write_chunk(
+                path, chunk, raw_tags.set_id3_genres(raw_tags.read_chunk(path, chunk), genres, separator)
+            )
+        elif type(file).__name__ in ("MP3", "TrueAudio"):
+            _write_id3_file(path, file, genres, separator)
         else:
+            from mutagen.id3 import TCON
+
             file.tags.setall("TCON", [TCON(encoding=3, text=list(genres))])
             file.save()
+        if info := raw_tags.find_chunk(path, b"INFO", b"IGNR"):
+            raw_tags.write_chunk(path, info, "; ".join(genres).encode() + b"\0")
     except Exception as error:
         raise TagError(f"{path}: its tags can't be written ({error})") from None
+    if tuple(genres) != read_genres(path) and separator == "\0":
+        raise TagError(f"{path}: its tags can't hold {', '.join(genres)}; nothing was written")
+
+
+def _write_id3_file(path: str, file: Any, genres: Sequence[str], separator: str) -> None:
+    """Set the genres in the tags that an mp3 has: ID3v2, APEv2 and ID3v1; without any, in a new ID3v2."""
+    tag, ape, v1 = raw_tags.read_id3(path), _ape_beside_id3(file, path), raw_tags.read_id3v1(path)
+    if ape is not None:
+        ape["Genre"] = list(genres)
+        ape.save(path)
+        if v1 and not raw_tags.read_id3v1(path):  # mutagen drops it
+            end = os.stat(path).st_size
+            raw_tags.splice(path, end, end, v1)
+    if v1:
+        number = _id3v1_number(genres)
+        if number == NO_GENRE and not tag and ape is None:
+            raise TagError(f"its tag is ID3v1, which has no number for {genres[0]}; give it an ID3v2 tag first")
+        raw_tags.set_id3v1_genre(path, number)
+    if tag or not (v1 or ape is not None):
+        raw_tags.splice(path, 0, len(tag), raw_tags.set_id3_genres(tag, genres, separator))
+
+
+def _ape_beside_id3(file: Any, path: str) -> Any:
+    """The APEv2 tag of an mp3, or None."""
+    if type(file).__name__ in ("MP3", "TrueAudio"):
+        from mutagen.apev2 import APEv2
+
+        with contextlib.suppress(Exception):  # missing or damaged
+            return APEv2(path)
+    return None
+
+
+def _id3v1_number(genres: Sequence[str]) -> int:
+    from mutagen._constants import GENRES
+
+    numbers = {name.casefold(): number for number, name in enumerate(GENRES)}
+    return numbers.get(genres[0].casefold(), NO_GENRE)
+
+
+def spelling(genre: str) -> str:
+    """A genre without case, spaces and punctuation: "Hip-Hop" and "hiphop" are one."""
+    return "".join(filter(str.isalnum, genre.casefold()))
 
 
 def audio_hash(path: str) -> str:
@@ -76,7 +123,7 @@ def _open(path: str) -> Any:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("not a regular file")
-        file = mutagen.File(path)
+        file = _open_by_content(mutagen, path)
         if type(file).__name__ == "MP3":
             from mutagen.id3 import ID3, ID3NoHeaderError
 
@@ -90,6 +137,21 @@ def _open(path: str) -> Any:
     except Exception:  # no file, or a format without tags, such as AAC
         raise TagError(f"{path}: its format has no tags that musicclass can write") from None
     return file
+
+
+def _open_by_content(mutagen: Any, path: str) -> Any:
+    """The file as mutagen's kind for its first bytes or, where they don't say, for its name."""
+    with open(path, "rb") as source:
+        start = raw_tags.id3_size(source.read(raw_tags.HEADER))
+        source.seek(start)
+        if source.read(4) == b"fLaC":  # some have an ID3 tag before it
+            from mutagen.flac import FLAC
+
+            return FLAC(path)
+    with contextlib.suppress(Exception), open(os.open(path, os.O_RDONLY), "rb") as nameless:
+        if (kind := mutagen.File(nameless)) is not None:
+            return type(kind)(path)
+    return mutagen.File(path)
 
 
 def _is_id3(tags: Any) -> bool:

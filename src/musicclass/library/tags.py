@@ -11,6 +11,7 @@ import itertools
 import json
 import mmap
 import os
+import re
 import shutil
 import tempfile
 import tomllib
@@ -25,7 +26,7 @@ from typing import IO, Any, NamedTuple
 from musicclass.errors import ConfigError, LibraryError
 from musicclass.files import file_hash, move, sync
 from musicclass.library import binary_delta
-from musicclass.library.genre_tags import TagError, audio_hash, read_genres, write_genres
+from musicclass.library.genre_tags import TagError, audio_hash, read_genres, spelling, write_genres
 from musicclass.library.results import ResultStore, Row
 from musicclass.library.run import ProgressCallback, ScanOptions, ScanSummary, process_files, scan, store_path
 from musicclass.prediction import is_in_distribution
@@ -57,23 +58,36 @@ class Skipped(NamedTuple):
     failed: bool = False  # its audio or its tags can't be read
 
 
+# In cross-validation, 81% of the genres that `music` predicts with this confidence or more are right, and these are 84%
+# of its genres (`gtzan`: 84%, 80%).
+MIN_CONFIDENCE = 0.5
+MIN_FURTHER = 0.25
+NAMES = {  # as tags usually have them, ID3v1's list among them
+    "blues": "Blues", "classical": "Classical", "country": "Country", "disco": "Disco", "electronic": "Electronic",
+    "hiphop": "Hip-Hop", "jazz": "Jazz", "metal": "Metal", "pop": "Pop", "reggae": "Reggae", "rnb": "R&B",
+    "rock": "Rock",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TagOptions:
     """Which genres are written."""
 
     mode: TagMode = TagMode.only_missing
     top: int = 1  # the number of genres
-    min_confidence: float | None = None  # by default, familiarity decides whether the genre is known
+    min_confidence: float | None = None  # by default MIN_CONFIDENCE, and the genre is known by its familiarity
     names: dict[str, str] = field(default_factory=dict)  # how genres are written, by the model's names
+    min_further: float = MIN_FURTHER  # probability of a genre after the first
 
 
 def load_genre_names(path: Path | None, genres: Sequence[str]) -> dict[str, str]:
-    """The names to write for genres, from a TOML file of `genre = "Name"` lines.
+    """The names to write for genres: those in NAMES, and from a TOML file of `genre = "Name"` lines.
 
     Raises ConfigError for an invalid file, or a genre that the model doesn't have.
     """
+    usual = {genre: NAMES[genre] for genre in genres if genre in NAMES}
     if path is None:
-        return {}
+        return usual
     try:
         names = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -82,7 +96,7 @@ def load_genre_names(path: Path | None, genres: Sequence[str]) -> dict[str, str]
         raise ConfigError(f"{path}: not a genre of the model: {', '.join(unknown)}; it has {', '.join(genres)}")
     if invalid := [genre for genre, name in names.items() if not isinstance(name, str) or not name.strip()]:
         raise ConfigError(f'{path}: {invalid[0]} needs a name, such as {invalid[0]} = "{invalid[0].title()}"')
-    return names
+    return usual | names
 
 
 # Which files change
@@ -133,7 +147,10 @@ def propose_change(
         return Skipped(str(row["error"]), failed=True)
     if not is_in_distribution(row["familiarity"], row["confidence"], tagging.min_confidence):
         return Skipped(f"{path}: unknown (closest to {row['top_genre']}, {percent(row['confidence'])})")
+    if tagging.min_confidence is None and row["confidence"] < MIN_CONFIDENCE:
+        return Skipped(f"{path}: {row['top_genre']} with a confidence of {percent(row['confidence'])} isn't written")
     ranked = sorted(model.genres, key=lambda genre: -row[f"prob_{genre}"])[: tagging.top]
+    ranked = [genre for i, genre in enumerate(ranked) if not i or row[f"prob_{genre}"] >= tagging.min_further]
     names = tuple(dict.fromkeys(tagging.names.get(genre, genre) for genre in ranked))
     after = combine_genres(before, names, tagging.mode)
     return TagChange(path, before, after) if after != before else Skipped(f"{path}: has {', '.join(before)}")
@@ -145,20 +162,20 @@ def combine_genres(before: tuple[str, ...], predicted: tuple[str, ...], mode: Ta
         return before or predicted
     if mode is TagMode.replace:
         return predicted
-    present = {genre.casefold() for genre in before}
-    return before + tuple(genre for genre in predicted if genre.casefold() not in present)
+    present = {spelling(part) for genre in before for part in re.split("[;/,]", genre)}
+    return before + tuple(genre for genre in predicted if spelling(genre) not in present)
 
 
 # Changing a file
 
 
-def make_tagged_copy(order: tuple[TagChange, str, str]) -> dict[str, Any] | TaskFailure:
-    """Write genres to a copy; takes (change, real path, path of the copy), returns hashes and delta for the journal."""
-    change, target, copy = order
+def make_tagged_copy(order: tuple[TagChange, str, str, str]) -> dict[str, Any] | TaskFailure:
+    """Write genres to a copy; takes (change, real path, path of the copy, separator), returns the journal's values."""
+    change, target, copy, separator = order
     try:
         if read_genres(target) != change.before:
             raise TagError(f"{change.path}: its genres changed in the meantime; nothing was written")
-        write_genres(copy, change.after)
+        write_genres(copy, change.after, separator)
         if audio_hash(copy) != audio_hash(target):
             raise TagError(f"{change.path}: writing tags would change its audio; nothing was written")
         with open(copy, "r+b") as file:
@@ -171,18 +188,23 @@ def make_tagged_copy(order: tuple[TagChange, str, str]) -> dict[str, Any] | Task
 
 
 def apply_change(
-    change: TagChange, journal: IO[str], make_copy: TaskFn = make_tagged_copy, keep_mtime: bool = False
+    change: TagChange,
+    journal: IO[str],
+    make_copy: TaskFn = make_tagged_copy,
+    keep_mtime: bool = False,
+    separator: str = "\0",
 ) -> None:
     """Change a file's genres. Raises TagError, and leaves the file as it is, when that isn't safe.
 
-    `make_copy` may run in another process, as it reads untrusted bytes; see `copy_worker`.
+    `make_copy` may run in another process, as it reads untrusted bytes; see `copy_worker`. `separator` joins the
+    genres in ID3v2.3.
     """
     target = os.path.realpath(change.path)  # a link stays a link
     if not os.access(target, os.W_OK):
         raise TagError(f"{change.path}: no permission to write; change it if the file should get tags")
     status = os.stat(target)
     with _temporary_copy(target) as copy:
-        entry = make_copy((change, target, copy))
+        entry = make_copy((change, target, copy, separator))
         if isinstance(entry, TaskFailure):
             raise TagError(entry.error if entry.error.startswith(change.path) else f"{change.path}: {entry.error}")
         if os.stat(target).st_mtime_ns != status.st_mtime_ns:

@@ -62,6 +62,11 @@ async function decode(file) {
   const length = Math.min(audio.length, limits.seconds * audio.sampleRate, MAX_SECONDS * audio.sampleRate);
   const channels = Array.from({length: audio.numberOfChannels}, (_, i) => audio.getChannelData(i));
   const samples = new Float32Array(length);
-  for (const channel of channels) for (let i = 0; i < length; i++) samples[i] += channel[i] / channels.length;
+  const [left, right] = channels, power = (sign) => left.reduce((sum, x, i) => sum + (x + sign * right[i]) ** 2, 0);
+  const sign = channels.length === 2 && power(-1) > 4 * power(1) ? -1 : 1;  // as audio._downmixer: opposite phase
+  for (const channel of channels) {
+    const weight = (channel === left ? 1 : sign) / channels.length;
+    for (let i = 0; i < length; i++) samples[i] += weight * channel[i];
+  }
   return samples;
 }
