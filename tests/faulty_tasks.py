@@ -38,6 +38,12 @@ def fail(name: str) -> None:
     """Fail as the name says, if it does."""
     if name.startswith("crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
+    elif name.startswith("kill"):
+        mark = Path(f"{BLOCK}-{name}")
+        if name == "kill" or not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        mark.unlink()
     elif name.startswith("exit"):
         os._exit(3)
     elif name.startswith("hang"):

@@ -21,12 +21,13 @@ from musicclass.server.settings import ServerSettings
 @contextlib.contextmanager
 def running(ready: bool = True, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a server with these settings, once it responds or, with `ready`, its first worker is ready."""
-    app = make_app(ServerSettings(**{"workers": 1, **settings}))
+    chosen = ServerSettings(**{"workers": 1, "shutdown_timeout": 1, **settings})
+    app = make_app(chosen)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn_config(app, 1))
+    server = uvicorn.Server(uvicorn_config(app, chosen))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    headers = {"Authorization": f"Bearer {settings['token']}"} if "token" in settings else {}
+    headers = {"Authorization": f"Bearer {settings['token'].strip()}"} if "token" in settings else {}
     try:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with httpx.Client(base_url=url, timeout=60, headers=headers) as client:

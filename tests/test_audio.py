@@ -94,6 +94,30 @@ def test_binary_files_decode_like_paths(files, suffix):
             np.testing.assert_array_equal(audio.load(source, RATE), expected)
 
 
+def test_pipes_are_read_and_asynchronous_files_named(files):
+    class Upload:
+        async def read(self, size=-1):
+            return b""
+
+        async def seek(self, offset):
+            pass
+
+    class Pipe(io.RawIOBase):
+        content = io.BytesIO(files["mp3"].read_bytes())
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return self.content.readinto(buffer)
+
+    np.testing.assert_array_equal(audio.load(Pipe(), RATE), audio.load(files["mp3"], RATE))
+    with pytest.raises(TypeError, match="asynchronous"):
+        audio.load(Upload(), RATE)
+    with pytest.raises(TypeError, match="BytesIO"):
+        audio.load(files["mp3"].read_bytes(), RATE)
+
+
 def test_invalid_sources_raise_decode_error_or_type_error(files):
     closed = files["wav"].open("rb")
     closed.close()

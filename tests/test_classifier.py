@@ -142,10 +142,19 @@ def test_awkward_waveforms_give_a_prediction_or_a_named_error(classifier, name):
         assert sum(classifier.predict_waveform(samples, rate).probabilities.values()) == pytest.approx(1)
 
 
-def test_integer_samples_and_wrong_shapes_are_rejected(classifier):
-    for samples in (np.zeros(RATE, np.int16), np.zeros((2, 2, 2)), np.zeros(())):
-        with pytest.raises(ValueError, match="needs floats"):
-            classifier.predict_waveform(samples, RATE)
+def test_integer_samples_have_the_full_scale_of_their_type_and_others_are_rejected(gtzan):
+    music = make_music(6)
+    expected = gtzan.predict_waveform(music, RATE).probabilities
+    for dtype, scale in ((np.int16, 2**15), (np.int32, 2**31)):
+        assert gtzan.predict_waveform((music * scale).astype(dtype), RATE).probabilities == pytest.approx(
+            expected, abs=1e-3
+        )
+    for samples in (np.zeros(RATE, np.uint8), np.zeros((2, 2, 2)), np.zeros(()), np.zeros(RATE, complex)):
+        with pytest.raises(ValueError, match="needs floats, int16 or int32"):
+            gtzan.predict_waveform(samples, RATE)
+    for rate in (None, "44100", True):
+        with pytest.raises(ValueError, match="sample rate in Hz"):
+            gtzan.predict_waveform(music, rate)
 
 
 def test_limits_apply_and_errors_name_the_file(classifier, wav):

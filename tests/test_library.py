@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import mutagen
 import numpy as np
 import psutil
 import pyarrow.parquet
@@ -23,9 +24,12 @@ import pytest
 import soundfile
 
 from musicclass import LibraryError
+from musicclass.datasets.cache import cache_folder
 from musicclass.library.report import html_report
 from musicclass.library.results import ResultStore
 from musicclass.library.run import ScanOptions, run
+from musicclass.library.table import prediction_row, rounded, table_row
+from musicclass.prediction import Prediction
 from tests import faulty_tasks
 from tests.conftest import ROOT, make_music, make_noise
 
@@ -71,7 +75,7 @@ def test_rows_equal_predictions_of_the_classifier(songs, table, classifier):
     assert len(rows) == 10 and list(rows) == sorted(rows)
     for suffix in ("wav", "flac", "ogg", "mp3", "aiff"):
         row = rows[f"song.{suffix}"]
-        predicted = classifier.predict(songs / f"song.{suffix}").to_dict()
+        predicted = rounded(classifier.predict(songs / f"song.{suffix}").to_dict())
         probabilities = predicted.pop("probabilities")
         assert row["status"] == "ok" and row["error"] is None
         assert {name: row[name] for name in predicted} == predicted | {
@@ -113,9 +117,11 @@ def test_command_line(songs, tmp_path, run):
     for arguments, code, message in (
         ([songs, "--out", out], 1, "10 of 10 files already done"),
         ([songs, "--out", "x.txt"], 2, ".parquet"),
+        ([songs, "--out", out, "--tolerate-failed"], 0, "broken.mp3: "),
         ([songs, "--out", out, "--report", "x.txt"], 2, ".html"),
         ([tmp_path / "missing", "--out", out], 2, "no such file or folder"),
-        ([empty, "--out", out], 0, "no audio files in"),
+        ([empty, "--out", out], 2, "check that their disk is connected"),
+        ([empty, "--out", out, "--allow-missing"], 0, "no audio files in"),
     ):
         status, _, err = run("library", *arguments)
         assert status == code and message in err
@@ -155,7 +161,44 @@ def test_only_new_and_changed_files_are_processed(folder, tmp_path):
     run([str(folder)], out, OPTIONS)
     assert sorted(processed(tmp_path)[40:]) == ["new", "song 03"] and len(read(out)) == 40
     run([str(folder)], out, ScanOptions(workers=2, min_confidence=0.5))
-    assert len(processed(tmp_path)) == 82, "other options make other rows"
+    assert len(processed(tmp_path)) == 42, "it applies to stored scores"
+    assert all(row["genre"] == ("jazz" if row["confidence"] >= 0.5 else "unknown") for row in read(out))
+    for options in (ScanOptions(workers=2, segments=True), OPTIONS):
+        run([str(folder)], out, options)
+        assert len(processed(tmp_path)) == 82, "segments are stored from then on"
+
+
+def test_no_second_analysis_of_the_same_audio(tmp_path, songs, table, monkeypatch):
+    music, out = tmp_path / "music", tmp_path / "genres.jsonl"
+    shutil.copytree(songs, music)
+    shutil.copy(f"{table}.journal", f"{out}.journal")
+    file = mutagen.File(music / "song.flac")
+    file["genre"] = "Jazz"
+    file.save()
+    shutil.copy(music / "song.mp3", music / "copy.mp3")
+    summary = run([str(music)], out, OPTIONS)
+    assert (summary.files, summary.processed, summary.reused) == (11, 11, 6), "a moved folder, a retag and a copy"
+    before, after = ({Path(row["file"]).name: row for row in read(path)} for path in (table, out))
+    for name in ("song.flac", "song.wav", "copy.mp3"):
+        scores = {key: value for key, value in after[name].items() if key.startswith("prob_")}
+        assert scores.items() <= before[name.replace("copy", "song")].items()
+    os.utime(music / "song.wav", (1, 1))
+    summary = run([str(music)], out, OPTIONS)
+    assert (summary.processed, summary.reused) == (1, 1)
+
+
+def test_an_empty_mount_point_does_not_empty_the_table(folder, tmp_path):
+    out = tmp_path / "genres.jsonl"
+    run([str(folder)], out, OPTIONS)
+    first = out.read_bytes()
+    folder.rename(tmp_path / "elsewhere")
+    folder.mkdir()
+    for _ in range(2):
+        with pytest.raises(LibraryError, match="has 40 files, of which at most 0 are left"):
+            run([str(folder)], out, OPTIONS)
+    assert out.read_bytes() == first
+    assert not run([str(folder)], out, ScanOptions(allow_missing=True)).files
+    assert not run([str(folder)], out, OPTIONS).files
 
 
 def test_failed_files_are_processed_again_only_on_request(folder, tmp_path):
@@ -300,3 +343,26 @@ print(next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if
     assert int(done.stdout) < 400, "megabytes"
     assert pyarrow.parquet.ParquetFile(tmp_path / "g.parquet").metadata.num_rows == 300_000
     shutil.rmtree(tmp_path)
+
+
+def test_paths_in_tables_do_not_depend_on_the_locale(monkeypatch):
+    monkeypatch.setattr(os, "fsencode", lambda name: name.encode("latin-1"))
+    row = {"file": "/music/né.mp3".encode().decode("latin-1"), "modified": -1}
+    assert table_row(row, ["file"])["file"] == "/music/né.mp3"
+
+
+def test_tables_have_six_significant_digits():
+    scores = {"blues": 1.8854551871794221e-305, "jazz": 0.123456789}
+    prediction = Prediction("a", "jazz", "jazz", 0.123456789, 1.0, scores, 3.0, (), "gtzan", {})
+    row = prediction_row(prediction, False, False)
+    assert (row["prob_blues"], row["prob_jazz"], row["confidence"]) == (1.88546e-305, 0.123457, 0.123457)
+
+
+def test_a_user_without_a_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", staticmethod(lambda: (_ for _ in ()).throw(RuntimeError("no home"))))
+    monkeypatch.setenv("MUSICCLASS_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    for name in ("MUSICCLASS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.warns(UserWarning, match="set MUSICCLASS_CACHE"):
+        assert cache_folder() is None

@@ -293,6 +293,63 @@ def test_songs_are_ordered_filtered_compared_and_removed(page: Page, songs: list
 
 
 @pytest.mark.slow
+def test_songs_outlast_the_page_and_are_listed_once(page: Page, songs: list[Path]) -> None:
+    add_songs(page, songs[1], songs[3])
+    before = predictions(page)
+    page.set_input_files("#files", songs[1])
+    expect(page.locator("#status")).to_contain_text("1 file skipped (in the list already)")
+    page.get_by_role("link", name="Model").click()
+    page.get_by_role("link", name="Songs").click()
+    expect(page.locator("#status")).to_have_text("1 of 2 songs classified, 1 failed.")
+    assert predictions(page) == before
+    page.get_by_role("button", name="Play", exact=True).click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.get_by_role("button", name="Try failed songs again").click()
+    wait_until_done(page)
+    expect(page.get_by_role("alert")).to_contain_text("not audio")
+    page.get_by_role("button", name="Remove Disco.wav").click()
+    page.reload()
+    expect(page.locator("article h2")).to_have_text(["Broken.mp3"])
+    page.route("**/v1/predict?*", lambda route: None)
+    page.set_input_files("#files", songs[2])
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.locator("h2").first.click()  # Chromium asks only after a gesture
+    page.reload()
+    assert asked == ["beforeunload"]
+
+
+@pytest.mark.slow
+def test_songs_wait_for_a_server_that_is_away(browser: Browser, server: httpx.Client, songs: list[Path]) -> None:
+    page = browser.new_page()  # requests fail here, so its console has errors
+    page.goto(str(server.base_url))
+    expect(page.locator("#by-probability option").first).to_be_attached()
+    page.route("**/v1/**", lambda route: route.abort())
+    page.set_input_files("#files", songs[1])
+    expect(page.locator(".progress")).to_contain_text("Waiting for the server")
+    page.unroute("**/v1/**")
+    expect(page.locator("#status")).to_have_text("1 of 1 song classified.", timeout=pages.TIMEOUT)
+    page.close()
+
+
+@pytest.mark.slow
+def test_worker_that_dies_fails_one_song(browser: Browser, server: httpx.Client, songs: list[Path]) -> None:
+    require_runtime()
+    with open_page(browser, str(server.base_url)) as page:
+        page.add_init_script(
+            "window.workers = []; const Before = Worker; "
+            "window.Worker = class extends Before { constructor(...all) { super(...all); workers.push(this); } };"
+        )
+        page.reload()
+        switch_to_browser(page)
+        page.set_input_files("#files", list(songs[:2]))
+        page.evaluate("() => workers[0].terminate()")
+        wait_until_done(page)
+        expect(page.get_by_role("alert")).to_contain_text(re.compile("the browser stopped it|has stopped"))
+        expect(page.locator("#status")).to_have_text("1 of 2 songs classified, 1 failed.")
+
+
+@pytest.mark.slow
 def test_folders_and_dropped_files_are_added(page: Page, songs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "album/inner").mkdir(parents=True)
     for name in ("one.wav", "inner/two.wav", "cover.jpg"):
@@ -329,7 +386,7 @@ def test_token_is_requested_once_by_the_browser(browser: Browser, songs: list[Pa
     with running(token="secret") as client, open_page(browser, str(client.base_url), token="secret") as page:
         add_songs(page, songs[0])
         switch_to_browser(page)
-        add_songs(page, songs[0])
+        add_songs(page, songs[1])
         expect(page.locator("#status")).to_have_text("2 of 2 songs classified.")
 
 
@@ -340,7 +397,10 @@ def test_nothing_is_uploaded_once_the_switch_is_on(page: Page, songs: list[Path]
     held: list[Any] = []
     uploads: list[str] = []
     page.route("**/v1/predict?*", lambda route: held.append(route))  # a slow server
-    page.set_input_files("#files", songs[:2] * 2)
+    copies = [songs[1].with_name(f"copy {i}.wav") for i in range(4)]
+    for copy in copies:
+        copy.write_bytes(songs[1].read_bytes())
+    page.set_input_files("#files", list(copies))
     wait_for(lambda: len(held) == 3 or page.wait_for_timeout(20))
     page.on("request", lambda request: uploads.append(request.url) if "/v1/predict" in request.url else None)
     page.get_by_label("Classify in this browser").check()

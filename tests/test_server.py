@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import re
@@ -12,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
 from unittest.mock import AsyncMock
@@ -27,7 +30,7 @@ from hypothesis import strategies as st
 
 from musicclass import tagger
 from musicclass.prediction import Prediction, Segment
-from musicclass.server import jobs, routes_predict
+from musicclass.server import connections, jobs, routes_predict
 from musicclass.server.problem_details import ProblemError
 from musicclass.server.security import HEADERS, SecurityMiddleware
 from musicclass.server.settings import ServerSettings
@@ -437,3 +440,53 @@ def test_invalid_options_are_named(capsys):
         ):  # fmt: skip
             assert main_of("serve", *options) == 2
             assert detail in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["", "/music"])  # whether the proxy strips it or not
+def test_paths_behind_a_proxy(song, prefix):
+    with running(root_path="/music/", token=" secret ") as client:
+        client.headers["Authorization"] = "Bearer secret"
+        for path in ("/", "/model", "/static/songs.js", "/static/style.css", "/openapi.json"):
+            assert client.get(prefix + path).status_code == 200
+        assert client.get("/openapi.json").json()["servers"] == [{"url": "/music"}]
+        jobs = client.post(f"{prefix}/v1/predict?wait=false", content=song)
+        assert jobs.headers["location"].startswith("/music/v1/jobs/")
+        assert client.get(jobs.headers["location"]).status_code == 200
+        assert not re.search(r'(?:href|src)="/', client.get("/").text)
+
+
+def test_unfinished_heads_and_slow_bodies_are_closed(limited):
+    assert first_bytes(limited, b"GET / HTTP/1.1\r\nHost: localhost\r\n") == b""
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection((limited.base_url.host, limited.base_url.port or 80), timeout=0.1) as connection:
+        connection.sendall(head)
+        for _ in range(50):
+            connection.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                response = connection.recv(100)
+                break
+    assert b" 408 " in response
+
+
+def test_connections_are_fewer_than_file_descriptors(monkeypatch, song):
+    monkeypatch.setattr(connections, "max_connections", lambda: 8)
+    with running(receive_timeout=1.0) as client:
+        host = (client.base_url.host, client.base_url.port or 80)
+        held = [socket.create_connection(host) for _ in range(12)]
+        assert sum(each.recv(1) == b"" for each in held[-4:]) == 4
+        wait_for(lambda: client.get("/v1/health").status_code == 200)  # once they have timed out
+        for each in held:
+            each.close()
+
+
+def test_requests_when_the_server_stops_get_503(song, monkeypatch, capfd):
+    monkeypatch.setattr(jobs, "make_request_task", faulty_tasks.make_request_task)
+    with ThreadPoolExecutor() as threads, running() as client:
+        BLOCK.touch()
+        url = f"{client.base_url}/v1/predict?name=hold"
+        response = threads.submit(httpx.post, url, content=song, timeout=30)
+        wait_for(lambda: client.get("/v1/health").json()["queued"] == 0)
+        time.sleep(0.3)
+    BLOCK.unlink()
+    check_problem(response.result(), 503, "stopping", "try again")
+    assert "Traceback" not in capfd.readouterr().err

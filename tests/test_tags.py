@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from mutagen.apev2 import APEv2
 from mutagen.id3 import ID3, TALB, TCON, TIT2, TYER
 
+from musicclass.cli import library as cli
 from musicclass.errors import ConfigError, LibraryError
 from musicclass.library import binary_delta, raw_tags, tags
 from musicclass.library.genre_tags import TagError, read_genres
@@ -151,6 +153,32 @@ def test_files_without_readable_tags(tmp_path):
         os.mkfifo(tmp_path / "e.mp3")
         with pytest.raises(TagError, match="not a regular file"):
             read_genres(str(tmp_path / "e.mp3"))
+
+
+def test_links_and_copies_of_killed_runs(song, tmp_path, journal):
+    path, link, hard = song("mp3"), tmp_path / "link.mp3", tmp_path / "x" / "hard.mp3"
+    link.symlink_to(path)
+    proposed = dict(tags.propose_changes([str(tmp_path)], TagOptions(min_confidence=0), ScanOptions(workers=1)))
+    assert "the same file as" in proposed[path].reason and isinstance(proposed[str(link)], TagChange)
+    old = tmp_path / f".musicclass-{2**22 + 1}-abc.mp3"
+    old.touch()
+    tags._remove_old_copies.cache_clear()
+    change_genres(journal, path, (), ("Jazz",))
+    assert not old.exists(), "no process has that number"
+    hard.parent.mkdir()
+    hard.hardlink_to(path)
+    with pytest.raises(TagError, match="2 hard links"):
+        change_genres(journal, path, ("Jazz",), ("Blues",))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_interrupt_as_ctrl_c_does(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), cli._signals_interrupt():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
 
 
 # The journal

@@ -91,3 +91,10 @@ class _Eval:
 
     def __call__(self, *arguments):
         return eval(self.source)(*arguments)
+
+
+def test_a_worker_killed_from_outside_is_retried_once():
+    with WorkerPool(faulty_tasks.make_task, 2, 60, 1e9) as pool:
+        results = dict(pool.map(["kill", "kill once", "song"]))
+    assert not isinstance(results["kill once"], TaskFailure) and not isinstance(results["song"], TaskFailure)
+    assert "killed twice" in results["kill"].error

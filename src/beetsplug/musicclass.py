@@ -45,8 +45,10 @@ class MusicClassPlugin(BeetsPlugin):
             "names": {},
         }
         self.config.add(defaults)
+        self._imported = set[int]()  # identifiers of items with new genres
         if self.config["auto"].get(bool):
             self.import_stages = [self.imported]
+            self.register_listener("import_task_files", self.write_files)
 
     def commands(self) -> list[ui.Subcommand]:
         command = ui.Subcommand("musicclass", help="predict the genres of tracks from their audio")
@@ -66,11 +68,17 @@ class MusicClassPlugin(BeetsPlugin):
         return [command]
 
     def imported(self, session: Any, task: Any) -> None:
-        """At import, only the library changes, as the files are still the originals; beets tags its copies later."""
+        """At import, only the library changes, as the files are still the originals; see `write_files`."""
         mode = self._mode()
-        self._set_genres(task.imported_items(), mode, write=False)
+        self._imported.update(item.id for item in self._set_genres(task.imported_items(), mode, write=False))
         if task.is_album:
             self._set_album_genre(task.album, mode)
+
+    def write_files(self, session: Any, task: Any) -> None:
+        """Write the genres into the imported files, where beets doesn't, as with `import -A`."""
+        for item in task.imported_items():
+            if item.id in self._imported and not task.apply and config["import"]["write"].get(bool):
+                item.try_write()
 
     def _mode(self) -> TagMode:
         return TagMode(self.config["mode"].as_choice([mode.value for mode in TagMode]))

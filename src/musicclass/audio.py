@@ -6,10 +6,11 @@ Decoding itself is in audio_decoders.py. Sample rate, channels, duration and sam
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import os
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) 
     neither a path nor a binary file.
     """
     limits = limits or AudioConfig()
-    _check_source_type(source)
+    source = _seekable(source)
     with naming_errors(source_name(source)):
         try:
             with decoders.open_audio(source, limits.max_channels) as (rate, blocks):
@@ -61,17 +62,22 @@ def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) 
 
 
 def stream_waveform(
-    waveform: npt.NDArray[np.floating], rate: int, sample_rate: int, limits: AudioConfig | None = None
+    waveform: npt.NDArray[np.floating | np.integer], rate: int, sample_rate: int, limits: AudioConfig | None = None
 ) -> Iterator[Array]:
     """`stream` for a waveform (n,) or (n, channels) at `rate` (Hz); the same errors.
 
-    Raises ValueError for samples that aren't floating point.
+    Samples are floating point in [-1, 1], or int16 or int32, whose full scale is that of the type. Raises ValueError
+    for others, and for a rate that isn't a number.
     """
     waveform = np.asarray(waveform)
-    if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
-        raise ValueError(f"needs floats of shape (n,) or (n, channels), not {waveform.dtype} {waveform.shape}")
+    is_integer = waveform.dtype in (np.int16, np.int32)
+    if waveform.ndim not in (1, 2) or not (is_integer or np.issubdtype(waveform.dtype, np.floating)):
+        raise ValueError(f"needs floats, int16 or int32, (n,) or (n, channels), not {waveform.dtype} {waveform.shape}")
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number):
+        raise ValueError(f"needs a sample rate in Hz, not {rate!r}")
+    scale = np.float32(1 / 2.0 ** (8 * waveform.dtype.itemsize - 1) if is_integer else 1)
     starts = range(0, len(waveform), BLOCK_FRAMES)
-    blocks = (waveform[start : start + BLOCK_FRAMES].astype(np.float32) for start in starts)
+    blocks = (waveform[start : start + BLOCK_FRAMES].astype(np.float32) * scale for start in starts)
     with naming_errors("<waveform>"):
         yield from _to_mono(blocks, rate, sample_rate, limits or AudioConfig())
 
@@ -86,7 +92,7 @@ def sample_blocks(
     then decodes it in full, or raises the error.
     """
     limits = limits or AudioConfig()
-    _check_source_type(source)
+    source = _seekable(source)
     try:
         file = decoders.open_soundfile(source, sequential=False)
         if file is None:
@@ -122,10 +128,19 @@ def source_name(source: Source) -> str:
     return escape_control_chars(name) if isinstance(name, str) else "<audio>"
 
 
-def _check_source_type(source: Any) -> None:
-    is_binary_file = hasattr(source, "read") and hasattr(source, "seek") and not isinstance(source, io.TextIOBase)
-    if not is_binary_file and not isinstance(source, str | os.PathLike):
-        raise TypeError(f"needs a path or an open binary file, not {type(source).__name__}")
+def _seekable(source: Any) -> Source:
+    """The source itself; the content of a pipe or an HTTP response, which can't seek."""
+    if isinstance(source, str | os.PathLike):
+        return source
+    hint = "; use io.BytesIO" if isinstance(source, bytes | bytearray | memoryview) else ""
+    if not hasattr(source, "read") or isinstance(source, io.TextIOBase):
+        raise TypeError(f"needs a path or an open binary file, not {type(source).__name__}{hint}")
+    if inspect.iscoroutinefunction(source.read):
+        raise TypeError("an asynchronous file; give io.BytesIO(await file.read())")
+    is_open = not getattr(source, "closed", False)  # else decoding says so
+    if not hasattr(source, "seek") or (is_open and hasattr(source, "seekable") and not source.seekable()):
+        return io.BytesIO(source.read())
+    return cast(IO[bytes], source)
 
 
 def _to_mono(blocks: Iterator[Array], rate: int, sample_rate: int, limits: AudioConfig) -> Iterator[Array]:

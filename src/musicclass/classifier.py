@@ -115,10 +115,10 @@ class Classifier:
     def _genre(self, top_genre: str, confidence: float, familiarity: float) -> str:
         return top_genre if is_in_distribution(familiarity, confidence, self.min_confidence) else UNKNOWN
 
-    def predict_waveform(self, waveform: npt.NDArray[np.floating], sample_rate: int) -> Prediction:
-        """Predict the genre of a waveform (n,) or (n, channels), floating point in [-1, 1], at `sample_rate` (Hz).
+    def predict_waveform(self, waveform: npt.NDArray[np.floating | np.integer], sample_rate: int) -> Prediction:
+        """Predict the genre of a waveform (n,) or (n, channels) at `sample_rate` (Hz): floats in [-1, 1], int16, int32.
 
-        Raises AudioError as `predict` does, and ValueError for samples that aren't floating point.
+        Raises AudioError as `predict` does, and ValueError for other samples.
         """
         blocks = audio.stream_waveform(waveform, sample_rate, self.model.features.sample_rate, self.limits)
         return self.predict_features(self.track_features(blocks))

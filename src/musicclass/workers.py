@@ -25,6 +25,7 @@ from musicclass.errors import AudioError, DecodeError, InvalidSampleError, Libra
 
 OK = "ok"
 STATUSES = {DecodeError: "unreadable", SilentError: "silent", InvalidSampleError: "invalid", TooShortError: "too_short"}
+KILLED = (-getattr(signal, "SIGKILL", 9), -signal.SIGTERM)  # exit codes; crashes have others
 POLL_SECONDS = 0.05  # between two checks of the limits
 STALL_SECONDS = 1.0  # between two checks; longer pauses of the parent don't count against the time limit
 START_SECONDS = 120.0  # for a worker to start
@@ -92,6 +93,8 @@ class WorkerPool:
         """
         self.make_task, self.timeout, self.max_memory, self.on_progress = make_task, timeout, max_memory, on_progress
         self._workers: list[_Worker] = []
+        self._killed: list[Any] = []  # items whose worker was killed from outside
+        self._retry: list[Any] = []
         self._size, self._last_poll = workers, time.monotonic()
 
     def __enter__(self) -> WorkerPool:
@@ -113,6 +116,7 @@ class WorkerPool:
         """
         source = iter(items)
         upcoming = next(source, None)
+        self._killed, self._retry = [], []
         self._last_poll = time.monotonic()  # an idle pool isn't a stalled parent
         while upcoming is not None or any(worker.item is not None for worker in self._workers):
             busy = sum(worker.item is not None or not worker.ready for worker in self._workers)
@@ -128,6 +132,8 @@ class WorkerPool:
                 worker.item, worker.since = upcoming, time.monotonic()
                 upcoming = next(source, None)
             yield from self._poll()
+            if upcoming is None and self._retry:
+                upcoming = self._retry.pop()
 
     def _start(self) -> _Worker:
         parent, child = _spawn.Pipe()
@@ -155,7 +161,13 @@ class WorkerPool:
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):
-            yield from self._replace(worker, "crashed", f"its decoder crashed ({_exit_reason(worker.process)})")
+            reason = _exit_reason(worker.process)
+            if worker.process.exitcode in KILLED and worker.item is not None and worker.item not in self._killed:
+                self._killed.append(worker.item)  # from outside, such as by the kernel when memory is short
+                self._retry.append(worker.item)
+                worker.item = None
+            error = "its worker was killed twice" if worker.process.exitcode in KILLED else "its decoder crashed"
+            yield from self._replace(worker, "crashed", f"{error} ({reason})")
             return
         if kind == "error":
             raise LibraryError(f"workers can't start: {value}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections import Counter
@@ -44,6 +45,12 @@ def library(
     worker_memory_gb: MemoryOption = 1.0,
     min_confidence: MinimumOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Process failed files again.")] = False,
+    tolerate_failed: Annotated[
+        bool, typer.Option("--tolerate-failed", help="Status 0 though files failed, for cron; 1 without it.")
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Write the table though most of its files are gone.")
+    ] = False,
     ray: Annotated[
         str | None,
         typer.Option(help="Run on this Ray cluster (auto, HOST:PORT, ray://…, or local).", metavar="ADDRESS"),
@@ -57,7 +64,7 @@ def library(
         raise typer.BadParameter("--report takes a file name that ends in .html")
     options = runner.ScanOptions(
         model, min_confidence, segments, embeddings, fast, workers or usable_cores(), timeout, worker_memory_gb * 1e9,
-        retry_failed, ray,
+        retry_failed, allow_missing, ray,
     )  # fmt: skip
     try:
         with _progress_display() as show:
@@ -72,9 +79,13 @@ def library(
     for path in (out, *[report] * bool(report)):
         print(f"{path} written", file=sys.stderr)
     if summary.failures:
+        for reason in summary.reasons:
+            print(escape_control_chars(reason), file=sys.stderr)
+        if (more := summary.failures.total() - len(summary.reasons)) > 0:
+            print(f"… and {more:,} more", file=sys.stderr)
         count = f"{summary.failures.total():,} of {plural(summary.files, 'file')} failed"
         print(f"{count}; column `error` of {out} has the reasons, --retry-failed tries again", file=sys.stderr)
-        raise typer.Exit(1)
+        raise typer.Exit(0 if tolerate_failed else 1)
 
 
 def _print_summary(summary: ScanSummary) -> None:
@@ -90,6 +101,8 @@ def _print_summary(summary: ScanSummary) -> None:
             share = count / summary.files
             table.add_row(Text(name, style=style), f"{count:>9,}", f"{share:>6.1%}", "█" * round(share * BAR_WIDTH))
     console.print(table)
+    if summary.reused:
+        console.print(f"{plural(summary.reused, 'file')} of known audio: not analysed again")
     if summary.processed:
         console.print(f"{plural(summary.processed, 'file')} processed in {summary.seconds:,.1f} s: {_speed(summary)}")
 
@@ -113,6 +126,12 @@ def _progress_display() -> Iterator[ProgressCallback]:
         def show(summary: ScanSummary) -> None:
             nonlocal last_line
             files = plural(summary.files, "file")
+            if summary.listing:
+                bar.update(task, rates=f"{files} listed")
+                if bar.disable and time.monotonic() - last_line > LINE_SECONDS:
+                    last_line = time.monotonic()
+                    print(f"{files} listed", file=sys.stderr)
+                return
             if not summary.processed:
                 bar.start_task(task)
                 if summary.done:
@@ -205,7 +224,20 @@ def tag(
             if file:
                 tags.apply_change(change, file, make_copy, keep_mtime, SEPARATORS[id3v23_separator])
 
-        _tag_files(proposals, apply, journal if write else None)
+        with _signals_interrupt():
+            _tag_files(proposals, apply, journal if write else None)
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP (systemd, a closed terminal) end a run as Ctrl-C does."""
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 def _tag_files(

@@ -23,6 +23,8 @@ OriginOption = Annotated[
 ]
 OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the web UI in a browser.")]
 UploadOption = Annotated[float, typer.Option(min=0.001, help="Largest request, in MB.")]
+RootOption = Annotated[str, typer.Option(help="Path under which a reverse proxy serves it, such as /music.")]
+ShutdownOption = Annotated[int, typer.Option(min=0, help="Seconds for open requests when the server stops.")]
 DurationOption = Annotated[float, typer.Option(min=0.1, help="Minutes of a file that are decoded.")]
 QueueOption = Annotated[int, typer.Option(min=1, help="Files that may be queued; further requests get status 503.")]
 
@@ -32,6 +34,7 @@ def serve(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     token: TokenOption = None,
+    root_path: RootOption = "",
     allow_origin: OriginOption = None,
     open_browser: OpenOption = True,
     model: ModelOption = DEFAULT_MODEL,
@@ -41,6 +44,7 @@ def serve(
     max_upload_mb: UploadOption = 200.0,
     max_duration: DurationOption = 120.0,
     queue_size: QueueOption = 100,
+    shutdown_timeout: ShutdownOption = 3,
     min_confidence: MinimumOption = None,
 ) -> None:
     """Serve the web UI and the HTTP API."""
@@ -59,6 +63,8 @@ def serve(
         host=host,
         port=port,
         token=token,
+        root_path=root_path,
+        shutdown_timeout=shutdown_timeout,
         origins=tuple(allow_origin or ()),
         workers=workers or usable_cores(),
         timeout=timeout,

@@ -22,11 +22,16 @@ from musicclass.files import file_hash, write_atomically
 VERSION = 2  # increased when the same settings give other features
 
 
-def cache_folder() -> Path:
-    """$MUSICCLASS_CACHE, or the user's cache folder."""
-    own = os.environ.get("MUSICCLASS_CACHE")
-    shared = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(shared) / "musicclass"
+def cache_folder() -> Path | None:
+    """$MUSICCLASS_CACHE, or the user's cache folder; None, with a warning, for a user without a home."""
+    try:
+        if own := os.environ.get("MUSICCLASS_CACHE"):
+            return Path(own).expanduser()
+        shared = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no home, or no such user
+        warnings.warn("no home folder: features aren't cached; set MUSICCLASS_CACHE to a folder", stacklevel=3)
+        return None
+    return Path(shared) / "musicclass"
 
 
 def cached_features(track: Track, config: FeatureConfig, with_tagger: bool) -> TrackFeatures:
@@ -42,7 +47,10 @@ def cached_features(track: Track, config: FeatureConfig, with_tagger: bool) -> T
     except OSError as error:
         raise DecodeError(f"{track.path}: can't be read ({error}); check its permissions and the disk") from None
     key = hashlib.sha256(f"{VERSION} {content} {settings}".encode()).hexdigest()
-    stored = cache_folder() / "features" / key[:2] / f"{key}.npz"
+    folder = cache_folder()
+    if folder is None:
+        return track_features(audio.stream(track.path, config.sample_rate), config, with_tagger)
+    stored = folder / "features" / key[:2] / f"{key}.npz"
     try:
         with np.load(stored, allow_pickle=False) as file:
             patches = tagger.TrackEmbeddings(file["embeddings"], file["times"]) if "embeddings" in file else None
@@ -56,7 +64,7 @@ def cached_features(track: Track, config: FeatureConfig, with_tagger: bool) -> T
             np.savez(file, log_mel=features.log_mel, duration=features.duration, **arrays)
     except OSError as error:
         reason = error.strerror or error
-        message = f"{cache_folder()}: features can't be cached ({reason}); set MUSICCLASS_CACHE to another folder"
+        message = f"{folder}: features can't be cached ({reason}); set MUSICCLASS_CACHE to another folder"
         warnings.warn(message, stacklevel=2)
     return features
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import stat
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from musicclass.library import raw_tags
 
 # The key of the genres in a format's tags, by the class of mutagen's tags. Other formats have Vorbis comments or ID3.
 KEYS = {"MP4Tags": "\xa9gen", "APEv2": "Genre", "ASFTags": "WM/Genre"}
+MP3_SYNC = (b"\xff\xfa", b"\xff\xfb", b"\xff\xf2", b"\xff\xf3")  # MPEG-1 and MPEG-2, layer III
 NO_GENRE = 255  # of ID3v1
 
 
@@ -105,16 +107,51 @@ def spelling(genre: str) -> str:
 
 def audio_hash(path: str) -> str:
     """SHA-256 of the encoded audio in a file, without its tags. Raises TagError when it can't be read."""
+    return _audio_digest(path).hex()
+
+
+def audio_key(path: str) -> bytes:
+    """What identifies the audio in a file, whatever its name and tags: 16 bytes. Raises TagError."""
+    with contextlib.suppress(OSError, ValueError):
+        if (digest := _mp3_digest(path)) is not None:
+            return digest[:16]
+    return _audio_digest(path)[:16]
+
+
+def _mp3_digest(path: str) -> bytes | None:
+    """SHA-256 of an mp3 between its tags, in an eighth of the time of `_audio_digest`; None for other files."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return None
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        start, end = raw_tags.id3_size(view[: raw_tags.HEADER]), len(view)
+        if view[start : start + 2] not in MP3_SYNC:
+            return None
+        if view[end - 128 : end - 125] == b"TAG":  # ID3v1
+            end -= 128
+        if view[end - 32 : end - 24] == b"APETAGEX":  # its size excludes a header
+            has_header = view[end - 9] & 0x80
+            end -= int.from_bytes(view[end - 20 : end - 16], "little") + 32 * bool(has_header)
+        with memoryview(view) as content, content[start : max(start, end)] as audio:
+            return hashlib.sha256(audio).digest()
+
+
+def _audio_digest(path: str) -> bytes:
     import av.error
 
     digest = hashlib.sha256()
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block
+            raise ValueError("not a regular file")
         with open_container(path) as container:
+            stream = container.streams.audio[0]
+            digest.update(
+                f"{container.format.name} {stream.codec_context.name} {stream.rate} {stream.channels}".encode()
+            )
             for packet in container.demux(container.streams.audio[0]):
                 digest.update(bytes(packet))
-    except (av.error.FFmpegError, ValueError, IndexError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, IndexError, AttributeError) as error:
         raise TagError(f"{path}: can't be read ({error})") from None
-    return digest.hexdigest()
+    return digest.digest()
 
 
 def _open(path: str) -> Any:

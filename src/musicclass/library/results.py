@@ -26,26 +26,31 @@ create table if not exists files (
     run integer not null,       -- the last run that found this file
     settings text,              -- hashes of model and options that the row was computed with
     failed integer not null default 0,
-    row text                    -- JSON; null: not done, or the file has changed since
+    row text,                   -- JSON; null: not done
+    audio blob,                 -- hash of its encoded audio, where known
+    changed integer not null default 0,  -- the file has changed since the row was stored
+    listed integer not null default 0  -- it is in the table
 ) without rowid;
 create table if not exists runs (run integer primary key)
 """
+NEW_COLUMNS = ("audio blob", "changed integer not null default 0", "listed integer not null default 0")
 
 
 class ResultStore:
     """The files that a run has found, and the rows of those that are done."""
 
-    def __init__(self, path: Path, settings: tuple[str, str], any_options: bool = False, retry_failed: bool = False):
+    def __init__(self, path: Path, settings: tuple[str, ...], any_options: bool = False, retry_failed: bool = False):
         """Open or create the store at `path`.
 
-        A row counts as done when it was computed with the same `settings`, hashes of model and options (see
-        ScanOptions.settings); with `any_options`, with the same model. With `retry_failed`, failed files are pending,
+        A row counts as done when it was computed with the same `settings` (see ScanOptions.settings), or more columns;
+        with `any_options`, with the same model. With `retry_failed`, failed files are pending,
         too. Raises LibraryError when another run uses the store or `path` is another kind of file, and OSError when it
         can't be written.
         """
         self.path, self._settings = path, "-".join(settings)
-        accepted = settings[0] if any_options else self._settings
-        self._is_current = f"(row is not null and settings like '{accepted}%')"
+        accepted = settings[0] if any_options else "%".join(["-".join(settings[:2]), *settings[2:]])
+        self._is_usable = f"(row is not null and settings like '{accepted}%')"
+        self._is_current = f"({self._is_usable} and not changed)"
         self._is_pending = f"(not {self._is_current} {'or failed' if retry_failed else ''})"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -59,6 +64,11 @@ class ResultStore:
             )
             (self._run,) = self._db.execute("select max(run) from runs").fetchone()
             self._db.execute("select settings, failed, row from files limit 0")  # of this version
+            present = {name for _, name, *_ in self._db.execute("pragma table_info(files)")}
+            for column in NEW_COLUMNS:
+                if column.split()[0] not in present:
+                    self._db.execute(f"alter table files add column {column}")
+            self._db.execute("create index if not exists audio on files (audio)")
         except sqlite3.DatabaseError as error:
             self._db.close()
             if "locked" in str(error):
@@ -81,7 +91,7 @@ class ResultStore:
         statement = """
             insert into files (file, size, modified, run) values (?, ?, ?, ?)
             on conflict do update set size = excluded.size, modified = excluded.modified, run = excluded.run,
-                row = case when (size, modified) = (excluded.size, excluded.modified) then row end
+                changed = changed or (size, modified) != (excluded.size, excluded.modified)
         """
         with self._db:
             self._db.execute("begin")
@@ -101,10 +111,33 @@ class ResultStore:
             for (file,) in batch:
                 yield os.fsdecode(file)
 
-    def record(self, file: str, row: Row, failed: bool) -> None:
-        """Store a file's row."""
-        query = "update files set settings = ?, failed = ?, row = ? where file = ?"
-        self._db.execute(query, (self._settings, failed, json.dumps(row), os.fsencode(file)))
+    def record(self, file: str, row: Row, failed: bool, audio: bytes | None = None) -> None:
+        """Store a file's row, and the hash of its audio."""
+        query = "update files set settings = ?, failed = ?, row = ?, audio = ?, changed = 0 where file = ?"
+        self._db.execute(query, (self._settings, failed, json.dumps(row), audio, os.fsencode(file)))
+
+    def known_audio(self) -> frozenset[bytes]:
+        """The hashes of the audio that has a row of these settings, though its file may be gone."""
+        query = f"select distinct audio from files where audio is not null and not failed and {self._is_usable}"
+        return frozenset(audio for (audio,) in self._db.execute(query))
+
+    def reuse(self, file: str, audio: bytes) -> Row:
+        """Give a file the row of another, or of its own earlier version, with the same audio."""
+        query = f"select settings, row from files where audio = ? and not failed and {self._is_usable} limit 1"
+        settings, row = self._db.execute(query, (audio,)).fetchone()
+        query = "update files set settings = ?, failed = 0, row = ?, audio = ?, changed = 0 where file = ?"
+        self._db.execute(query, (settings, row, audio, os.fsencode(file)))
+        result: Row = json.loads(row)
+        return result
+
+    def listed(self) -> int:
+        """The number of files in the table, by the last complete run."""
+        (count,) = self._db.execute("select coalesce(sum(listed), 0) from files").fetchone()
+        return int(count)
+
+    def complete(self) -> None:
+        """Note that this run's files are those of the table."""
+        self._db.execute("update files set listed = (run = ?) where listed != (run = ?)", (self._run, self._run))
 
     def rows(self) -> Iterator[Row]:
         """The rows of this run's files that are done, in order of name, with `file`, `size` and `modified`."""

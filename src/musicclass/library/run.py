@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -10,7 +11,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ from musicclass.audio_files import iter_audio_files
 from musicclass.errors import AudioError, LibraryError
 from musicclass.files import write_text
 from musicclass.library import remote, table
+from musicclass.library.genre_tags import TagError, audio_key
 from musicclass.library.report import html_report
 from musicclass.library.results import ResultStore, Row
+from musicclass.prediction import UNKNOWN, is_in_distribution
 from musicclass.saved_model import DEFAULT_MODEL, SavedModel, load_model
 from musicclass.workers import OK, TaskFailure, TaskFn, WorkerPool, task_failure, usable_cores
 
+NAMED_FAILURES = 20  # at the end of a run
+LISTING_FILES = 1_000  # between two reports of progress
 MAX_TIME = 2**63 - 1  # SQLite's largest integer
 
 
@@ -40,16 +44,19 @@ class ScanOptions:
     timeout: float = 60.0  # seconds for each file
     max_memory: float = 1e9  # bytes for each worker
     retry_failed: bool = False
+    allow_missing: bool = False  # though most files of the table are gone
     ray: str | None = None  # the address of a Ray cluster, or "local", instead of a WorkerPool
 
-    def settings(self, model: SavedModel) -> tuple[str, str]:
-        """Hashes of what a row depends on beside the file: the model (with its tagger), and the options."""
+    def settings(self, model: SavedModel) -> tuple[str, ...]:
+        """What a row depends on beside the audio: hashes of the model with its tagger, and of options; more columns.
+
+        `min_confidence` isn't among them: it applies to stored scores.
+        """
         from musicclass import __version__, tagger
 
         model_parts = [__version__, model.card["sha256"], model.uses_tagger and tagger.available()]
-        parts = model_parts, [self.min_confidence, self.segments, self.embeddings, self.sampled]
-        first, second = (hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12] for part in parts)
-        return first, second
+        hashes = (hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12] for part in (model_parts, self.sampled))
+        return *hashes, *["segments"] * self.segments, *["vector"] * self.embeddings
 
 
 @dataclass
@@ -57,13 +64,16 @@ class ScanSummary:
     """The state of a run, and its result."""
 
     files: int = 0  # rows of the table
+    listing: bool = False  # `files` are those listed so far
     done: int = 0  # files, with those of earlier runs
     already_done: int = 0  # files, by earlier runs
+    reused: int = 0  # files of this run whose audio has a row
     failed: int = 0  # files of this run
     audio_seconds: float = 0.0  # of this run's files
     seconds: float = 0.0  # duration of this run
     genres: Counter[str] = field(default_factory=Counter)  # in the table
     failures: Counter[str] = field(default_factory=Counter)  # in the table, by status
+    reasons: list[str] = field(default_factory=list)  # of the first NAMED_FAILURES
 
     @property
     def processed(self) -> int:
@@ -89,19 +99,37 @@ def run(
     table.check_output(out, options.embeddings)
     files = scan(names)
     model = load_model(options.model)
+    files = _with_progress(files, on_progress)
     if options.embeddings and not model.uses_tagger:
         raise LibraryError(f"{model.name} has no embeddings; choose another --model, or omit --embeddings")
     summary = ScanSummary()
     with ResultStore(store_path(out), options.settings(model), retry_failed=options.retry_failed) as store:
         store.upsert_files(files)
+        present, listed = store.count()[0], store.listed()
+        if present < listed / 2 and not options.allow_missing:
+            raise LibraryError(
+                f"{out}: has {listed:,} files, of which at most {present:,} are left; check that their disk is "
+                "connected, or, if they are gone for good, give --allow-missing"
+            )
         for _ in process_files(store, options, model, on_progress, summary):
             pass
         columns = table.columns(model.genres, options.segments, options.embeddings)
-        table.write(out, (table.table_row(row, columns) for row in _counted(store.rows(), summary)), columns)
+        table.write(out, (table.table_row(row, columns) for row in _counted(_rows(store, options), summary)), columns)
         if report:
-            rows = (table.table_row(row, columns) for row in store.rows())
+            rows = (table.table_row(row, columns) for row in _rows(store, options))
             write_text(report, html_report(rows, summary.genres, summary.failures, model.genres, model.name))
+        store.complete()
     return summary
+
+
+def _rows(store: ResultStore, options: ScanOptions) -> Iterator[Row]:
+    """The store's rows, with the genres that follow from `options.min_confidence`."""
+    for row in store.rows():
+        for scores in (row, *(row.get("segments") or ())) if row["status"] == OK else ():
+            if scores["genre"] is not None:
+                known = is_in_distribution(scores["familiarity"], scores["confidence"], options.min_confidence)
+                scores["genre"] = scores["top_genre"] if known else UNKNOWN
+        yield row
 
 
 def process_files(
@@ -115,9 +143,13 @@ def process_files(
     summary.files, pending = store.count()
     summary.done = summary.already_done = summary.files - pending
     on_progress(summary)
-    for file, row in predict_files(store.pending(), pending, options, model):
-        failed = row["status"] != OK
-        store.record(file, row, failed)
+    for file, row in predict_files(store.pending(), pending, options, model, store.known_audio()):
+        failed, audio = row["status"] != OK, row.pop("audio", None)
+        if same := row.get("same_audio"):
+            row = store.reuse(file, same)
+            summary.reused += 1
+        else:
+            store.record(file, row, failed, audio)
         summary.done += 1
         summary.failed += failed
         summary.audio_seconds += row.get("duration") or 0.0
@@ -127,10 +159,20 @@ def process_files(
 
 
 def predict_files(
-    files: Iterable[str], n_files: int, options: ScanOptions, model: SavedModel
+    files: Iterable[str],
+    n_files: int,
+    options: ScanOptions,
+    model: SavedModel,
+    known_audio: frozenset[bytes] = frozenset(),
 ) -> Iterator[tuple[str, Row]]:
-    """Each file with its row, in order of completion, from a pool of workers or, with `options.ray`, from Ray."""
-    make_task, workers = functools.partial(make_predict_task, options), min(options.workers, max(1, n_files))
+    """Each file with its row, in order of completion, from a pool of workers or, with `options.ray`, from Ray.
+
+    A row has the hash of its `audio`, where there is one; where it is in `known_audio`, the row is `same_audio` alone.
+    """
+    make_task, workers = (
+        functools.partial(make_predict_task, options, known_audio),
+        min(options.workers, max(1, n_files)),
+    )
     with WorkerPool(make_task, workers, options.timeout, options.max_memory) as pool:
         results = pool.map(files)
         if options.ray and n_files:
@@ -146,14 +188,21 @@ def store_path(out: Path) -> Path:
     return out.with_name(out.name + ".journal")
 
 
-def make_predict_task(options: ScanOptions) -> TaskFn:
+def make_predict_task(options: ScanOptions, known_audio: frozenset[bytes] = frozenset()) -> TaskFn:
     """The task of a worker: file -> the part of its row that comes from the audio, or a TaskFailure."""
     from musicclass.classifier import Classifier
 
     classifier = Classifier.load(options.model, min_confidence=options.min_confidence)
 
     def process(source: Any) -> Row:
-        return table.prediction_row(classifier.predict(source, options.sampled), options.segments, options.embeddings)
+        audio = None
+        with contextlib.suppress(TagError):
+            if isinstance(source, str) and not options.sampled:  # which saves reading the whole file
+                audio = audio_key(source)
+        if audio in known_audio:
+            return {"same_audio": audio}
+        prediction = classifier.predict(source, options.sampled)
+        return table.prediction_row(prediction, options.segments, options.embeddings) | {"audio": audio}
 
     return file_task(process)
 
@@ -163,7 +212,7 @@ def file_task(process: TaskFn) -> TaskFn:
 
     def task(file: str) -> Any:
         try:
-            with remote.open_file(file) if remote.is_remote(file) else nullcontext(file) as source:
+            with remote.open_file(file) if remote.is_remote(file) else contextlib.nullcontext(file) as source:
                 return process(source)
         except AudioError as error:
             return task_failure(error)
@@ -194,6 +243,14 @@ def scan(names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
     )
 
 
+def _with_progress(files: Iterable[tuple[str, int, int]], on_progress: ProgressCallback) -> Iterator[Any]:
+    """The same files; every LISTING_FILES of them, `on_progress` gets a summary with their number alone."""
+    for number, file in enumerate(files, 1):
+        if number % LISTING_FILES == 0:
+            on_progress(ScanSummary(files=number, listing=True))
+        yield file
+
+
 def _scan_local(top: str) -> Iterator[tuple[str, int, int]]:
     for file in iter_audio_files(top) if os.path.isdir(top) else (top,):
         try:
@@ -209,4 +266,6 @@ def _counted(rows: Iterable[Row], summary: ScanSummary) -> Iterator[Row]:
             summary.genres[row["genre"]] += 1
         else:
             summary.failures[row["status"]] += 1
+            if len(summary.reasons) < NAMED_FAILURES:
+                summary.reasons.append(row["error"])
         yield row

@@ -10,10 +10,11 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from musicclass.errors import LibraryError, import_optional
 from musicclass.files import write_atomically
@@ -23,6 +24,7 @@ from musicclass.prediction import Prediction, Segment
 FILE_COLUMNS = ("size", "modified", "status", "error")
 TEXT_COLUMNS = ("file", "genre", "top_genre", "model", "tags", "status", "error")
 DECIMALS = 4  # of embeddings, whose values are about 1
+DIGITS = 6  # significant ones, of scores
 ROW_GROUP = 10_000  # rows of Parquet that are in memory at once
 
 
@@ -43,12 +45,21 @@ def prediction_row(prediction: Prediction, segments: bool, embeddings: bool) -> 
 
     Segments and the embedding are included on request.
     """
-    row = prediction.to_dict() if segments else dataclasses.replace(prediction, segments=()).to_dict()
+    row: Row = rounded((prediction if segments else dataclasses.replace(prediction, segments=())).to_dict())
     probabilities = {f"prob_{genre}": value for genre, value in row.pop("probabilities").items()}
     row["tags"] = ", ".join(prediction.tags)
     if embeddings and prediction.embedding is not None:
         row["embedding"] = prediction.embedding.astype(float).round(DECIMALS).tolist()
     return row | probabilities
+
+
+def rounded(value: Any) -> Any:
+    """A JSON-ready value with DIGITS significant digits in all numbers."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(rounded(item) for item in value)
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def columns(genres: Sequence[str], segments: bool, embeddings: bool) -> list[str]:
@@ -66,7 +77,8 @@ def table_row(row: Row, names: Sequence[str]) -> Row:
     Bytes of a file name that aren't UTF-8 become \\udc80 to \\udcff.
     """
     modified = datetime.fromtimestamp(row["modified"] / 1e9, UTC).isoformat() if row["modified"] >= 0 else None
-    file = row["file"].encode("utf-8", "backslashreplace").decode("utf-8")
+    name = os.fsencode(row["file"]).decode("utf-8", "surrogateescape")  # whatever the locale's encoding
+    file = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return {name: row.get(name) for name in names} | {"file": file, "modified": modified}
 
 

@@ -7,6 +7,7 @@ previous bytes from the new file, and is written first; `undo` restores a file u
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import mmap
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+import psutil
 
 from musicclass.errors import ConfigError, LibraryError
 from musicclass.files import file_hash, move, sync
@@ -122,7 +125,11 @@ def propose_changes(
         path = store_path(table) if table else Path(folder) / "results"
         with ResultStore(path, options.settings(model), any_options=True) as store:
             files = list(scan(folders))
+            first = dict[str, str]()  # by real path
             for file, _, _ in files:
+                if (same := first.setdefault(os.path.realpath(file), file)) != file:
+                    yield file, Skipped(f"{file}: the same file as {same}")
+                    continue
                 try:
                     before = read_genres(file)
                 except TagError as error:
@@ -136,7 +143,9 @@ def propose_changes(
             done = [(row["file"], row) for row in store.rows()]
             new = process_files(store, options, model, on_progress, ScanSummary())
             for file, row in itertools.chain(done, new):
-                yield file, propose_change(file, row, genres[file], model, tagging)
+                change = propose_change(file, row, genres[file], model, tagging)
+                obstacle = write_obstacle(file) if isinstance(change, TagChange) else ""
+                yield file, Skipped(obstacle, failed=True) if obstacle else change
 
 
 def propose_change(
@@ -187,6 +196,16 @@ def make_tagged_copy(order: tuple[TagChange, str, str, str]) -> dict[str, Any] |
     return {"old": file_hash(target), "new": file_hash(copy), "delta": delta}
 
 
+def write_obstacle(path: str) -> str:
+    """Why a file can't be changed, or ""."""
+    target = os.path.realpath(path)
+    if not os.access(target, os.W_OK):
+        return f"{path}: no permission to write; change it if the file should get tags"
+    if (links := os.stat(target).st_nlink) > 1:
+        return f"{path}: has {links} hard links, of which only one would get tags; replace them by symbolic links"
+    return ""
+
+
 def apply_change(
     change: TagChange,
     journal: IO[str],
@@ -200,8 +219,8 @@ def apply_change(
     genres in ID3v2.3.
     """
     target = os.path.realpath(change.path)  # a link stays a link
-    if not os.access(target, os.W_OK):
-        raise TagError(f"{change.path}: no permission to write; change it if the file should get tags")
+    if obstacle := write_obstacle(change.path):
+        raise TagError(obstacle)
     status = os.stat(target)
     with _temporary_copy(target) as copy:
         entry = make_copy((change, target, copy, separator))
@@ -231,7 +250,8 @@ def _get_copy_task() -> TaskFn:
 def _temporary_copy(path: str) -> Iterator[str]:
     """A copy of a file beside it, with its permissions, times and, where possible, owner; deleted unless moved."""
     folder, name = os.path.split(path)
-    handle, copy = tempfile.mkstemp(dir=folder, prefix=".musicclass-", suffix=os.path.splitext(name)[1])
+    _remove_old_copies(folder)
+    handle, copy = tempfile.mkstemp(dir=folder, prefix=f".musicclass-{os.getpid()}-", suffix=os.path.splitext(name)[1])
     os.close(handle)
     try:
         shutil.copy2(path, copy)
@@ -241,6 +261,16 @@ def _temporary_copy(path: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(copy)
+
+
+@functools.cache  # once for each folder
+def _remove_old_copies(folder: str) -> None:
+    """Remove the copies of runs that were killed."""
+    for entry in list(os.scandir(folder)):
+        name = re.match(r"\.musicclass-(\d+)-", entry.name)
+        if name and not psutil.pid_exists(int(name[1])):
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
 
 
 @contextlib.contextmanager

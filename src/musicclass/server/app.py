@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import mimetypes
 import os
 import socket
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -26,6 +27,7 @@ from musicclass.page import LAYOUT
 from musicclass.palette import genre_color
 from musicclass.saved_model import HISTORY, SavedModel, load_model
 from musicclass.server import problem_details, routes_library, routes_predict
+from musicclass.server.connections import BACKLOG, make_protocol
 from musicclass.server.jobs import Jobs
 from musicclass.server.library_table import LibraryTable
 from musicclass.server.problem_details import ProblemError
@@ -33,7 +35,6 @@ from musicclass.server.security import SecurityMiddleware, is_local
 from musicclass.server.settings import ServerSettings
 from musicclass.server.web_pages import STATIC, make_pages
 
-SHUTDOWN_TIMEOUT = 3  # seconds for open connections
 MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
 ABOUT = """Upload audio, get its genre: of the whole track and of each segment, with a calibrated confidence, and
 "unknown" for what is unlike the training data. Uploads are never stored."""
@@ -119,10 +120,13 @@ def _add_web_ui(app: FastAPI, model: SavedModel, settings: ServerSettings) -> No
     """The pages; scripts and styles at /static."""
     for suffix, media_type in MEDIA_TYPES.items():  # some systems' tables are wrong; browsers then run no script
         mimetypes.add_type(media_type, suffix)
-    pages = make_pages(model, settings)
-    for path in pages:
-        app.add_route(path, lambda request: HTMLResponse(pages[request.scope["path"]]))
+    for path, page in make_pages(model, settings).items():
+        app.add_route(path, functools.partial(_respond, page))
     app.mount("/static", StaticFiles(directory=STATIC, packages=[("musicclass", LAYOUT.name)]))
+
+
+def _respond(page: str, request: Request) -> HTMLResponse:
+    return HTMLResponse(page)
 
 
 def serve(settings: ServerSettings, open_browser: bool) -> None:
@@ -136,13 +140,19 @@ def serve(settings: ServerSettings, open_browser: bool) -> None:
         print(f"musicclass runs at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if open_browser and _has_display():
             threading.Timer(1, webbrowser.open, [url]).start()
-        uvicorn.Server(uvicorn_config(app, SHUTDOWN_TIMEOUT)).run(sockets=[listener])
+        uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
 
 
-def uvicorn_config(app: FastAPI, shutdown_timeout: int) -> uvicorn.Config:
+def uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
     """How uvicorn runs the app."""
     return uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=shutdown_timeout
+        app,
+        http=make_protocol(settings.receive_timeout),
+        backlog=BACKLOG,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
     )
 
 

@@ -46,9 +46,9 @@ class JobStatus:
 class Job:
     """The prediction of one file."""
 
-    def __init__(self, request: PredictRequest):
+    def __init__(self, request: PredictRequest, root_path: str):
         id = uuid.uuid4().hex
-        self.status = JobStatus(id, f"/v1/jobs/{id}", request.name, "queued", 0.0)
+        self.status = JobStatus(id, f"{root_path}/v1/jobs/{id}", request.name, "queued", 0.0)
         self.request: PredictRequest | None = request
         self.done: asyncio.Future[PredictResponse | Problem] = asyncio.Future()
 
@@ -139,7 +139,7 @@ class Jobs:
     def submit(self, requests: list[PredictRequest]) -> list[Job]:
         """A job for each request. Raises ProblemError as `check_capacity` does, and then submits none."""
         self.check_capacity(len(requests), sum(len(request.data) for request in requests))
-        jobs = [Job(request) for request in requests]
+        jobs = [Job(request, self.settings.root_path) for request in requests]
         for job in jobs:
             self._jobs[job.status.id] = job
             self._queue.put_nowait(job)

@@ -49,7 +49,9 @@ class LibraryPage:
 class Correction(BaseModel):
     """The song's genre according to the user."""
 
-    genre: str = Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$", description="of the model, or any other")
+    genre: str = Field(
+        min_length=1, max_length=100, pattern=r"^[^\s=+\-@](.*\S)?$", description="of the model, or any other"
+    )
     path: str | None = Field(None, description="the song's; 409 when the row is another song's by now")
 
 

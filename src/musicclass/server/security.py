@@ -8,11 +8,12 @@ import contextlib
 import hmac
 import ipaddress
 import re
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from musicclass.server.problem_details import ProblemError, respond
+from musicclass.server.problem_details import ProblemError, make_problem, respond
 from musicclass.server.settings import ServerSettings
 
 HEADERS = {
@@ -31,6 +32,7 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 AUTHENTICATE = {"WWW-Authenticate": 'Basic realm="musicclass: any name, the token as password", charset="UTF-8"'}
+MIN_RATE = 1000  # bytes a second of a body that takes longer than the timeout
 DRAIN_BYTES, DRAIN_SECONDS = 2_000_000, 2.0  # read of a rejected request, so that its sender gets the response
 
 
@@ -42,46 +44,45 @@ class SecurityMiddleware:
 
     def __init__(self, app: ASGIApp, settings: ServerSettings):
         self.app, self.settings = app, settings
-        self._held = 0  # bytes of requests that have no response yet
+        self.held = 0  # bytes of requests that have no response yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        settings, size, complete = self.settings, 0, False
-
-        async def limited_receive() -> Message:
-            nonlocal size, complete
-            try:
-                message = await asyncio.wait_for(receive(), None if complete else settings.receive_timeout)
-            except TimeoutError:
-                detail = f"nothing came for {settings.receive_timeout:g} s; send it again"
-                raise ProblemError(408, "request_timeout", detail) from None
-            size += len(message.get("body", b""))
-            self._held += len(message.get("body", b""))
-            complete = complete or not message.get("more_body", False)
-            self._check_size(size)
-            if self._held > settings.max_held_bytes:
-                raise ProblemError(503, "busy", "too much is being sent at once; try again soon")
-            return message
+        app, body, responded = self.app, _Body(self, receive), False
 
         async def protected_send(message: Message) -> None:
+            nonlocal responded
+            responded = True
             if message["type"] == "http.response.start":
-                if message["status"] >= 400 and not complete:
+                if message["status"] >= 400 and not body.complete:
                     await _drain(receive)
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        app = self.app
         try:
             self._check(scope["method"], Headers(scope=scope))
         except ProblemError as error:
             app = respond(error.problem, error.headers)
         try:
-            await app(scope, limited_receive, protected_send)
+            await app(self._with_root_path(scope), body.receive, protected_send)
+        except asyncio.CancelledError:  # the server stops
+            body.complete = True
+            if not responded:
+                response = respond(make_problem(503, "stopping", "the server stops; try again soon"))
+                await response(scope, receive, protected_send)
         finally:
-            self._held -= size
+            self.held -= body.size
+
+    def _with_root_path(self, scope: Scope) -> Scope:
+        """The scope with the path before a proxy stripped the root path, if it did."""
+        root = self.settings.root_path
+        if not root:
+            return scope
+        path = scope["path"] if scope["path"].startswith(f"{root}/") else root + scope["path"]
+        return {**scope, "path": path, "root_path": root}
 
     def _check(self, method: str, headers: Headers) -> None:
         """All that is known before the body. Raises ProblemError."""
@@ -98,12 +99,40 @@ class SecurityMiddleware:
             detail = "this server requires its token: Authorization: Bearer TOKEN"
             raise ProblemError(401, "unauthorized", detail, AUTHENTICATE)
         declared = headers.get("content-length", "")
-        self._check_size(int(declared) if declared.isdigit() else 0)
+        self.check_size(int(declared) if declared.isdigit() else 0)
 
-    def _check_size(self, size: int) -> None:
+    def check_size(self, size: int) -> None:
         if size > self.settings.max_upload:
             detail = f"larger than {self.settings.max_upload / 1e6:g} MB, the limit of this server; send less at once"
             raise ProblemError(413, "too_large", detail)
+
+
+class _Body:
+    """The body of a request, while it comes in."""
+
+    def __init__(self, middleware: SecurityMiddleware, receive: Receive):
+        self._middleware, self._receive, self._begin = middleware, receive, time.monotonic()
+        self.size, self.complete = 0, False
+
+    async def receive(self) -> Message:
+        """The next message. Raises ProblemError for a body that is too slow or too large."""
+        settings = self._middleware.settings
+        try:
+            message = await asyncio.wait_for(self._receive(), None if self.complete else settings.receive_timeout)
+        except TimeoutError:
+            detail = f"nothing came for {settings.receive_timeout:g} s; send it again"
+            raise ProblemError(408, "request_timeout", detail) from None
+        size = len(message.get("body", b""))
+        self.size += size
+        self._middleware.held += size
+        self.complete = self.complete or not message.get("more_body", False)
+        seconds = time.monotonic() - self._begin
+        if not self.complete and seconds > settings.receive_timeout and self.size < MIN_RATE * seconds:
+            raise ProblemError(408, "request_timeout", f"slower than {MIN_RATE} bytes a second; send it again")
+        self._middleware.check_size(self.size)
+        if self._middleware.held > settings.max_held_bytes:
+            raise ProblemError(503, "busy", "too much is being sent at once; try again soon")
+        return message
 
 
 async def _drain(receive: Receive) -> None:

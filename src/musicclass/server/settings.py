@@ -19,6 +19,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None  # required of every request
+    root_path: str = ""  # under which a reverse proxy serves it, such as /music
     origins: tuple[str, ...] = ()  # other sites whose pages may send requests
     workers: int = field(default_factory=usable_cores)
     timeout: float = 60.0  # seconds for one file
@@ -28,6 +29,9 @@ class ServerSettings:
     queue_size: int = 100  # files that wait for a worker
     max_held_bytes: int = 1_000_000_000  # of all requests together; at least those of two
     receive_timeout: float = 20.0  # seconds within which a sender has to send something
+    shutdown_timeout: int = 3  # seconds for open requests when the server stops
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "token", (self.token or "").strip() or None)
+        object.__setattr__(self, "root_path", f"/{self.root_path.strip('/')}".rstrip("/"))
         object.__setattr__(self, "max_held_bytes", max(self.max_held_bytes, 2 * self.max_upload))

@@ -22,21 +22,21 @@ def make_pages(model: SavedModel, settings: ServerSettings) -> dict[str, str]:
 
 
 def _render(path: str, name: str, model: SavedModel, settings: ServerSettings) -> str:
-    head = '<link rel="stylesheet" href="/static/style.css">'
+    head = '<link rel="stylesheet" href="static/style.css">'
     if name == "model":
         main = _model_page(model, settings)
     else:
-        head += f'\n<script type="module" src="/static/{name}.js"></script>'
+        head += f'\n<script type="module" src="static/{name}.js"></script>'
         main = (STATIC / f"{name}.html").read_text(encoding="utf-8")
     links = [
-        f'<a href="{target}" aria-current="{"page" if target == path else "false"}">{each.capitalize()}</a>'
+        f'<a href=".{target}" aria-current="{"page" if target == path else "false"}">{each.capitalize()}</a>'
         for target, each in PAGES.items()
         if each != "library" or settings.library
     ]
     nav = f'<nav aria-label="Pages">{" ".join(links)}</nav>'
-    about = f'{html.escape(_describe(model))} <a href="/model">Metrics</a>'
-    footer = f'<p>{about} · <a href="/openapi.json">API description (OpenAPI)</a></p>'
-    return render_page(name, main, head, "/", nav, f'<footer class="muted">{footer}</footer>')
+    about = f'{html.escape(_describe(model))} <a href="model">Metrics</a>'
+    footer = f'<p>{about} · <a href="openapi.json">API description (OpenAPI)</a></p>'
+    return render_page(name, main, head, "./", nav, f'<footer class="muted">{footer}</footer>')
 
 
 def _describe(model: SavedModel) -> str:

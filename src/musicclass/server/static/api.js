@@ -1,43 +1,70 @@
 // The client of the server's API.
 import {setColors} from "./prediction.js";
 
-const WAVEFORM_PEAKS = 1500, POLL_SECONDS = .2;
+const WAVEFORM_PEAKS = 1500, POLL_SECONDS = .2, RETRY_SECONDS = 2, MAX_ATTEMPTS = 3;
+const ROOT = new URL("../", import.meta.url); // wherever a proxy puts it
 
+export const address = path => new URL(path, ROOT).href;
 /** JSON from the server. Throws an Error with the problem's detail. */
-export const fetchJson = async (url, options) => readJson(await send(url, options));
+export const fetchJson = async (path, options) => readJson(await send(path, options));
 
-const send = (url, options) => fetch(url, options).catch(error => {
-  throw error.name === "AbortError" ? error : new Error("the server can't be reached; is it still running?");
+/** As fetch. Throws an Error that is `temporary` where the server can't be reached. */
+export const send = (path, options) => fetch(address(path), options).catch(error => {
+  if (error.name === "AbortError") throw error;
+  throw temporary("the server can't be reached; is it still running?");
 });
+const temporary = message => Object.assign(new Error(message), {temporary: true});
 
 async function readJson(response) {
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.detail ?? `the server responded with status ${response.status}`);
+  const message = body.detail ?? `the server responded with status ${response.status}`;
+  if ([502, 503, 504].includes(response.status) || body.title === "no_such_job") throw temporary(message);
+  if (!response.ok) throw new Error(message);
   return body;
 }
 
 let card = null;
 /** The model's card, fetched once. */
-export const loadCard = () => card ??= fetchJson("/v1/model").then(loaded => {
+export const loadCard = () => card ??= fetchJson("v1/model").then(loaded => {
   setColors(loaded.colors);
   return loaded;
+}).catch(error => {
+  card = null;
+  throw error;
 });
 
-/** The prediction for a file, with `waveform_peaks`. Calls `onProgress(text, share)`. */
+/** The prediction for a file, with `waveform_peaks`. Calls `onProgress(text, share)`; waits while the server is away. */
 export async function classifyOnServer(file, onProgress, signal) {
+  for (let attempts = 1; ;) {
+    try {
+      return await classifyOnce(file, onProgress, signal);
+    } catch (error) {
+      if (signal.aborted || !error.temporary) throw error;
+      onProgress("Waiting for the server");
+      await sleep(RETRY_SECONDS);
+      signal.throwIfAborted();
+      const isReachable = await send("v1/health", {signal}).then(({ok}) => ok, () => false);
+      if (isReachable && ++attempts > MAX_ATTEMPTS) throw error; // it is the file: deleted, or blocked on its way
+    }
+  }
+}
+
+async function classifyOnce(file, onProgress, signal) {
   const {limits} = await loadCard();
   if (file.size > limits.bytes) throw new Error(`larger than ${limits.bytes / 1e6} MB, the server's limit`);
   onProgress("Uploading");
   let {jobs: [job]} = await upload(file, {wait: false, waveform_peaks: WAVEFORM_PEAKS}, signal);
+  const path = `v1/jobs/${job.id}`;
   try {
     while (job.state !== "done") {
       onProgress(job.state === "queued" ? "Queued" : "Classifying", job.progress);
       await sleep(POLL_SECONDS);
-      job = await fetchJson(job.href, {signal});
+      job = await fetchJson(path, {signal});
     }
   } finally {
-    fetch(job.href, {method: "DELETE"}).catch(() => {}); // cancels or forgets it
+    send(path, {method: "DELETE"}).catch(() => {}); // cancels or forgets it
   }
+  if (job.problem?.status === 503) throw temporary(job.problem.detail);
   if (job.problem) throw new Error(job.problem.detail);
   return {...job.prediction, limit: limits.seconds};
 }
@@ -50,10 +77,10 @@ export async function explainOnServer(file) {
 }
 
 async function upload(file, query, signal) {
-  const url = `/v1/predict?${new URLSearchParams({name: file.name, ...query})}`;
+  const path = `v1/predict?${new URLSearchParams({name: file.name, ...query})}`;
   const options = {method: "POST", body: file, headers: {"Content-Type": "application/octet-stream"}, signal};
   for (;;) {
-    const response = await send(url, options);
+    const response = await send(path, options);
     if (response.status !== 503) return readJson(response);
     await sleep(Number(response.headers.get("Retry-After")) || 1);
   }

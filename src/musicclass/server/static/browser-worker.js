@@ -11,9 +11,13 @@ let card, frontend, model, tagger, pooling;
 const tasks = {
   async load(message) {
     card = message.card;
+    if (navigator.locks) { // it is released when this worker dies
+      await new Promise(held => navigator.locks.request(message.lock, () => { held(); return new Promise(() => {}); }));
+    }
     const names = ["frontend", "model", ...card.tags.length ? ["tagger", "pooling"] : []];
-    [frontend, model, tagger, pooling] = await Promise.all(names.map(name =>
-      ort.InferenceSession.create(`/v1/model/${name}.onnx`, {executionProviders: ["wasm"]})));
+    const load = name => ort.InferenceSession.create(
+      new URL(`../v1/model/${name}.onnx`, import.meta.url).href, {executionProviders: ["wasm"]});
+    [frontend, model, tagger, pooling] = await Promise.all(names.map(load));
   },
 
   async predict({samples, file}) {

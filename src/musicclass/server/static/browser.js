@@ -1,30 +1,40 @@
 // Classification in the browser alone: Web Audio decodes, a worker runs the model (browser-worker.js).
-import {loadCard} from "./api.js";
+import {address, loadCard, send} from "./api.js";
 
 const MIN_SECONDS = 1, MAX_SECONDS = 1800; // 30 minutes take 1.8 GB of memory and 20 s
-let worker = null;
+let worker = null, loading = null, pending = new Set(); // functions that reject tasks
 
 /** Load the model into the browser. Throws an Error with the reason when that isn't possible. */
-export async function loadModel() {
-  if (worker) return;
-  const runtime = await fetch("/static/ort/ort.wasm.min.mjs", {method: "HEAD"});
+export const loadModel = () => loading ??= startWorker().catch(error => {
+  stopWorker(error.message);
+  throw error;
+});
+
+async function startWorker() {
+  const runtime = await send("static/ort/ort.wasm.min.mjs", {method: "HEAD"}), card = await loadCard();
   if (!runtime.ok) throw new Error("This server lacks onnxruntime-web: install Node.js there, then musicclass again.");
-  worker = new Worker("/static/browser-worker.js", {type: "module"});
-  const failed = new Promise((_, reject) => {
-    worker.onerror = event => reject(new Error(event.message || "its script can't be loaded"));
+  const started = worker = new Worker(address("static/browser-worker.js"), {type: "module"});
+  const lock = `musicclass ${Math.random()}`, stop = text => { if (worker === started) stopWorker(text); };
+  worker.onerror = event => stop(event.message || "its script can't be loaded");
+  await run("load", {card, lock}).catch(({message}) => {
+    throw new Error(`The model can't be run in this browser: ${message}`);
   });
-  try {
-    await Promise.race([failed, run("load", {card: await loadCard()})]);
-  } catch (error) {
-    worker.terminate();
-    worker = null;
-    throw new Error(`The model can't be run in this browser: ${error.message}`);
-  }
+  navigator.locks?.request(lock, () => stop("the browser stopped it, perhaps for lack of memory; try again"));
+}
+
+/** Reject what is pending; the next task starts a new worker. */
+function stopWorker(text) {
+  worker?.terminate();
+  const rejected = pending;
+  worker = loading = null;
+  pending = new Set();
+  rejected.forEach(reject => reject(new Error(text)));
 }
 
 /** As classifyOnServer. */
 export async function classifyInBrowser(file, onProgress, signal) {
   onProgress("Decoding", .1);
+  await loadModel();
   const samples = await decode(file), {limits} = await loadCard();
   signal.throwIfAborted();
   onProgress("Classifying", .4);
@@ -32,19 +42,24 @@ export async function classifyInBrowser(file, onProgress, signal) {
 }
 
 /** As explainOnServer; calls `onProgress(share)`. */
-export const explainInBrowser = async (file, genre, onProgress) =>
-  run("explain", {samples: await decode(file), genre}, onProgress);
+export async function explainInBrowser(file, genre, onProgress) {
+  await loadModel();
+  return run("explain", {samples: await decode(file), genre}, onProgress);
+}
 
 /** Run a task of the worker. */
 function run(task, data, onProgress) {
   const {port1, port2} = new MessageChannel();
   return new Promise((resolve, reject) => {
+    pending.add(reject);
     port1.onmessage = ({data: {progress, error, value}}) => {
       if (progress !== undefined) return onProgress(progress);
       port1.close();
+      pending.delete(reject);
       if (error) reject(new Error(error));
       else resolve(value);
     };
+    if (!worker) return reject(new Error("the worker has stopped; try again"));
     worker.postMessage({task, ...data}, [port2, ...(data.samples ? [data.samples.buffer] : [])]);
   });
 }

@@ -8,7 +8,7 @@ export function showComparison(section, songs) {
   const rows = songs.map(({name, prediction: {genre, confidence, probabilities, segments}}) => createElement("tr", {},
     createElement("th", {scope: "row", className: "song"}, name),
     createElement("td", {}, genreLabel(genre)),
-    createElement("td", {}, probabilityText(confidence)),
+    createElement("td", {}, genre === "unknown" ? "–" : probabilityText(confidence)), // that of the closest genre
     createElement("td", {}, createElement("canvas", {className: "timeline", role: "img",
       ariaLabel: [...new Set(segments.map(segment => segment.genre ?? "silence"))].join(", ")})),
     ...genres.map(each => createElement("td", {className: "number", css: {

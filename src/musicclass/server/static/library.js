@@ -21,7 +21,7 @@ function cacheTrack(song) {
 // ---- map
 
 async function showMap() {
-  map = await fetchJson("/v1/library/map");
+  map = await fetchJson("v1/library/map");
   $("map-about").textContent = "Close together: songs with similar probabilities (two principal components, "
     + `${percent(map.explained_variance)} of the variance). Pale: low confidence. Click a song to play it.`;
   $("map").ariaLabel = `Map of ${count(map.rows.length, "song")}; the list below has the same songs`;
@@ -75,13 +75,13 @@ $("map").addEventListener("mousemove", event => {
 $("map").addEventListener("mouseleave", () => { $("tip").hidden = true; });
 $("map").addEventListener("click", event => {
   const point = pointAt(event);
-  if (point) fetchJson(`/v1/library/songs/${point.row}`).then(song => play(cacheTrack(song))).catch(showError);
+  if (point) fetchJson(`v1/library/songs/${point.row}`).then(song => play(cacheTrack(song))).catch(showError);
 });
 
 // ---- overview
 
 async function showOverview() {
-  const {songs, name, failed, genres, corrected, model_genres} = await fetchJson("/v1/library");
+  const {songs, name, failed, genres, corrected, model_genres} = await fetchJson("v1/library");
   const causes = Object.entries(failed), n_failed = causes.reduce((sum, [, n]) => sum + n, 0);
   const reasons = causes.map(([status, n]) => `${n} ${status}`).join(", ");
   $("about").textContent = `${count(songs, "song")} in ${name}`
@@ -102,7 +102,7 @@ async function listSongs(more = false) {
   const request = ++requests, query = new URLSearchParams({order: $("order").value, text: $("text").value,
     genre: $("genre").value, offset: more ? offset : 0, limit: PAGE_SIZE});
   if ($("only-corrected").checked) query.set("corrected", true);
-  const {total, songs} = await fetchJson(`/v1/library/songs?${query}`);
+  const {total, songs} = await fetchJson(`v1/library/songs?${query}`);
   if (request !== requests) return; // a later request has been sent
   const rows = songs.map(song => songRow(cacheTrack(song)));
   if (more) $("songs").querySelector("tbody").append(...rows);
@@ -129,7 +129,8 @@ function songRow(song) {
     [genreLabel(genre, genre === "unknown" ? `unknown (closest to ${top_genre})` : genre),
       createElement("small", {className: "muted"}, tags)],
     probabilityText(confidence),
-    [input, button("Confirm", `Confirm: ${name} is ${top_genre}`, () => correct(song, top_genre))],
+    [input, ...genre === "unknown" ? []
+      : [button("Confirm", `Confirm: ${name} is ${genre}`, () => correct(song, genre))]],
     button("Play", `Play ${name}`, () => play(song)),
   ];
   return createElement("tr", {}, createElement("th", {scope: "row", className: "song", title: path}, name),
@@ -139,7 +140,7 @@ function songRow(song) {
 /** Save a genre or, for an empty text, delete it; one request after the other. */
 function correct(song, text) {
   const genre = text.trim(), {row, path, name} = song, wasListed = isListed(song);
-  const url = `/v1/library/songs/${row}/correction?${new URLSearchParams({path})}`;
+  const url = `v1/library/songs/${row}/correction?${new URLSearchParams({path})}`;
   const put = {method: "PUT", headers: {"Content-Type": "application/json"}, body: JSON.stringify({genre, path})};
   saving = saving.then(async () => {
     cacheTrack(await fetchJson(url, genre ? put : {method: "DELETE"}));
@@ -158,7 +159,7 @@ function play(song) {
   $("playing-name").textContent = song.name;
   const value = song.correction ?? "", onchange = ({target}) => correct(song, target.value);
   Object.assign($("playing-genre"), {value, placeholder: song.top_genre, onchange}).dataset.row = song.row;
-  $("audio").src = `/v1/library/songs/${song.row}/audio`;
+  $("audio").src = `v1/library/songs/${song.row}/audio`;
   $("audio").play().catch(() => {}); // the error event reports it
   drawMap();
 }

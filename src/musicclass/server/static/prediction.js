@@ -53,8 +53,8 @@ export function drawWaveform(context, prediction, left, top, width, height, {mut
   for (let i = 0; i < bars; i++) {
     const from = Math.floor(i * peaks.length / bars), to = Math.floor((i + 1) * peaks.length / bars);
     const tall = Math.max(2, Math.max(...peaks.slice(from, to)) / loudest * height);
-    const seconds = i / bars * duration, {genre, top_genre} = segmentAt(prediction, seconds);
-    context.fillStyle = seconds < position ? genreColor(genre === "unknown" ? top_genre : genre) : muted;
+    const seconds = i / bars * duration;
+    context.fillStyle = seconds < position ? genreColor(segmentAt(prediction, seconds).genre) : muted;
     context.fillRect(left + i * step, top + (height - tall) / 2, Math.max(1, step - 1), tall);
   }
 }

@@ -8,17 +8,24 @@ import {onFiles} from "./files.js";
 import {Player} from "./player.js";
 import {confidenceText, genreLabel, probabilityBars} from "./prediction.js";
 import {renderImage} from "./share-image.js";
+import {deleteSong, loadSongs, saveSong} from "./song-store.js";
 
 const UPLOADS = 3; // at once
 const ON_SERVER = $("in-browser-status").textContent;
 const songs = [];
-let running = 0, added = 0, skipped = 0, scheduled = null;
+let running = 0, added = 0, skipped = 0, duplicates = 0, scheduled = null;
 
-loadCard().then(({genres}) => {
+loadCard().then(async ({genres, name}) => {
   for (const genre of genres) {
     ORDERS[genre] = predictedFirst((a, b) => b.prediction.probabilities[genre] - a.prediction.probabilities[genre]);
     $("by-probability").append(createElement("option", {value: genre}, genre));
   }
+  for (const saved of await loadSongs().catch(() => [])) { // without storage, the page asks before it is left
+    const {prediction} = saved, song = addSong(saved.file, saved);
+    if (prediction?.model === name && genres.every(genre => genre in prediction.probabilities)) showPrediction(song);
+    else showError(song, prediction ? "classified by another model; try again" : song.error);
+  }
+  update();
 }).catch(error => { $("status").textContent = error.message; });
 onFiles(addFiles);
 
@@ -26,13 +33,20 @@ onFiles(addFiles);
 
 function addFiles(files, n_skipped = 0) {
   for (const file of files) {
-    const song = {file, name: file.name, number: added++, state: "queued", abort: new AbortController()};
-    songs.push(song);
-    addCard(song);
+    const isSame = song => ["name", "size", "lastModified"].every(key => song.file[key] === file[key]);
+    if (songs.some(isSame)) duplicates += 1;
+    else addSong(file);
   }
   skipped += n_skipped;
   classifyNext();
   update();
+}
+
+function addSong(file, saved = {}) {
+  const song = {...saved, file, name: file.name, number: added++, state: "queued", abort: new AbortController()};
+  songs.push(song);
+  addCard(song);
+  return song;
 }
 
 function classifyNext() {
@@ -49,22 +63,34 @@ async function classifyFile(song, inBrowser) {
   try {
     const prediction = await classify(song.file, (text, share) => showProgress(song, text, share), signal);
     signal.throwIfAborted();
-    Object.assign(song, {prediction, inBrowser, state: "done"});
+    Object.assign(song, {prediction, inBrowser, error: undefined});
     showPrediction(song);
-    update();
   } catch ({message}) {
     if (signal.aborted) { // removed, or to be classified in the browser instead
       song.state = "queued";
       showProgress(song, "Queued", 0);
       return;
     }
-    song.state = "failed";
-    song.error = message.startsWith(song.name) ? message : `${song.name}: ${message}`;
-    song.card.querySelector(".progress").hidden = true;
-    Object.assign(song.card.querySelector(".problem"), {hidden: false, textContent: song.error});
-    update();
+    showError(song, message);
   }
+  update();
+  saveSong({file: song.file, inBrowser, prediction: song.prediction, error: song.error, ...song.key && {key: song.key}})
+    .then(key => songs.includes(song) ? song.key = key : deleteSong(key))
+    .catch(() => {}); // storage is full or forbidden
 }
+
+function retry(failed) {
+  for (const song of failed) {
+    Object.assign(song, {state: "queued", error: undefined, prediction: undefined});
+    song.card.querySelector(".failure").hidden = true;
+    song.card.querySelector(".progress").hidden = false;
+    showProgress(song, "Queued", 0);
+  }
+  classifyNext();
+  update();
+}
+$("retry-all").addEventListener("click", () => retry(songs.filter(({state}) => state === "failed")));
+addEventListener("beforeunload", event => { if (songs.some(({key}) => key === undefined)) event.preventDefault(); });
 
 $("in-browser").addEventListener("change", async ({target}) => {
   const status = $("in-browser-status");
@@ -96,6 +122,11 @@ function addCard(song) {
   song.card.querySelector("progress").ariaLabel = `Progress of ${song.name}`;
   showProgress(song, "Queued", 0);
   remove.ariaLabel = `Remove ${song.name}`;
+  song.card.querySelector(".retry").onclick = () => {
+    retry([song]);
+    remove.focus();
+  };
+  song.card.querySelector(".retry").ariaLabel = `Try ${song.name} again`;
   remove.onclick = () => {
     const neighbor = song.card.nextElementSibling ?? song.card.previousElementSibling;
     removeSong(song);
@@ -111,7 +142,16 @@ function showProgress({card}, text, share) {
   card.querySelector(".progress span").textContent = text;
 }
 
+function showError(song, message) {
+  const error = message.startsWith(song.name) ? message : `${song.name}: ${message}`;
+  Object.assign(song, {state: "failed", error, prediction: undefined});
+  song.card.querySelector(".progress").hidden = true;
+  song.card.querySelector(".failure").hidden = false;
+  song.card.querySelector(".problem").textContent = error;
+}
+
 function showPrediction(song) {
+  song.state = "done";
   const {card, prediction, name} = song, find = selector => card.querySelector(selector);
   find(".progress").hidden = true;
   find(".result").hidden = false;
@@ -154,18 +194,21 @@ function removeSong(song) {
   song.player?.remove();
   URL.revokeObjectURL(song.url);
   song.card.remove();
+  if (song.key !== undefined) deleteSong(song.key).catch(() => {});
   update();
 }
 
 $("remove-all").addEventListener("click", () => {
   [...songs].forEach(removeSong);
-  skipped = 0;
+  skipped = duplicates = 0;
   $("choose").focus();
 });
 
 // ---- order, filter, views
 
-const byConfidence = (a, b) => b.prediction.confidence - a.prediction.confidence;
+/** Below that of all others for "unknown", whose confidence is that of the closest genre. */
+const confidence = ({prediction: {genre, confidence}}) => confidence - (genre === "unknown");
+const byConfidence = (a, b) => confidence(b) - confidence(a);
 const predictedFirst = order => (a, b) =>
   !a.prediction - !b.prediction || (a.prediction ? order(a, b) : a.number - b.number);
 const ORDERS = {
@@ -201,6 +244,8 @@ function updateNow() {
   if (number("failed")) counts.push(`${number("failed")} failed`);
   if (shown.length < songs.length) counts.push(`${shown.length} shown`);
   if (skipped) counts.push(`${count(skipped, "file")} skipped (not audio)`);
+  if (duplicates) counts.push(`${count(duplicates, "file")} skipped (in the list already)`);
+  $("retry-all").hidden = !number("failed");
   $("status").textContent = songs.length || skipped ? `${counts.join(", ")}.` : "";
   const table = $("as-table").ariaPressed === "true";
   $("cards").hidden = table;

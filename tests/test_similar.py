@@ -1,0 +1,81 @@
+"""Similar songs: the nearest embeddings in a library's table, never the same recording twice."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from musicclass import tagger
+from musicclass.errors import LibraryError
+from musicclass.library.similar import SAME_RECORDING, SongIndex, playlist
+from tests.conftest import RATE, make_music, make_noise
+
+
+def make_rows(embeddings):
+    return [
+        {"file": f"/music/{i}.mp3", "genre": "rock", "duration": 60.0 + i, "embedding": embedding}
+        for i, embedding in enumerate(embeddings)
+    ]
+
+
+def test_nearest_songs_are_those_of_highest_cosine_similarity():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(0, 1, (300, 200)).astype(np.float32)
+    query = embeddings[7] + rng.normal(0, 0.7, 200).astype(np.float32)
+    unit = np.sign(embeddings) * np.abs(embeddings) ** 0.5
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    target = np.sign(query) * np.abs(query) ** 0.5
+    similarity = unit @ (target / np.linalg.norm(target))
+    songs = SongIndex(make_rows(embeddings)).nearest(query, 5)
+    assert [song.file for song in songs] == [f"/music/{i}.mp3" for i in np.argsort(-similarity)[:5]]
+    assert songs[0].file == "/music/7.mp3" and songs[0].similarity == pytest.approx(similarity[7], abs=1e-6)
+    assert len(SongIndex(make_rows(embeddings)).nearest(query, 1000)) == 300
+
+
+def test_the_same_recording_is_never_among_the_songs():
+    rng = np.random.default_rng(1)
+    first, second, third = rng.normal(0, 1, (3, 200)).astype(np.float32)
+    copies = [first, first * 1.01, second, second + 0.001, third]
+    songs = SongIndex(make_rows(copies)).nearest(first, 10)
+    assert sorted(song.file for song in songs) == ["/music/2.mp3", "/music/4.mp3"] or sorted(
+        song.file for song in songs
+    ) == ["/music/3.mp3", "/music/4.mp3"]
+    assert all(song.similarity < SAME_RECORDING for song in songs)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.skipif(not tagger.available(), reason="built without the tagger: python hatch_build.py")
+def test_command_line(suffix, wav, tmp_path, run):
+    music = tmp_path / "music"
+    music.mkdir()
+    for name, samples in (("a", make_music(12)), ("b", make_music(24)), ("c", make_noise(8))):
+        wav(samples, RATE).rename(music / f"{name}.wav")
+    table, m3u8 = tmp_path / f"genres.{suffix}", tmp_path / "list.m3u8"
+    assert run("library", music, "--out", table, "--embeddings")[0] == 0
+    code, out, err = run("similar", music / "a.wav", "--library", table, "--m3u8", m3u8)
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 2 and "b.wav" in lines[0] and f"{m3u8} written" in err
+    files = [line for line in m3u8.read_text().splitlines() if not line.startswith("#")]
+    assert files == [str(music / name) for name in ("a.wav", "b.wav", "c.wav")]
+    other = wav(make_music(16), RATE)
+    code, out, _ = run("similar", other, "--library", table, "--top", 1)
+    assert code == 0 and len(out.splitlines()) == 1
+    assert "has no embeddings" in run("similar", other, "--library", table, "--model", "gtzan")[2]
+
+
+def test_tables_without_embeddings_are_refused(tmp_path):
+    table = tmp_path / "genres.jsonl"
+    for text, message in (
+        ("", "has no embeddings"),
+        (json.dumps({"file": "a"}) + "\n", "no embeddings"),
+        ("x", "read"),
+    ):
+        table.write_text(text)
+        with pytest.raises(LibraryError, match=message):
+            SongIndex.load(table)
+    for name in ("missing.jsonl", "missing.parquet"):
+        with pytest.raises(LibraryError, match="can't be read"):
+            SongIndex.load(tmp_path / name)
+    assert playlist([]) == "#EXTM3U\n"
