@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -318,3 +319,23 @@ def test_a_read_error_is_an_error_with_its_reason(files, suffix):
 
     with pytest.raises(DecodeError, match="can't be read \\(Input/output error\\)"):
         audio.load(Failing(files[suffix].read_bytes()), RATE)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"PK\3\4" + bytes(60), "an archive"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "without ._ in its name"),
+        (b"\x89PNG\r\n" + bytes(60), "an image"),
+        (b"RIFF\0\0\0\0AVI LIST" + bytes(60), "isn't supported"),
+        (b"DSD \x1c" + bytes(60), "isn't supported"),
+    ],
+)
+def test_other_kinds_of_files_are_named(tmp_path, content, message):
+    path = tmp_path / "song.mp3"
+    path.write_bytes(content)
+    for source in (path, io.BytesIO(content)):
+        with pytest.raises(DecodeError, match=re.escape(message)):
+            audio.load(source, RATE)

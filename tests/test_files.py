@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -69,6 +70,13 @@ def test_errors_name_the_file_not_the_temporary_one(tmp_path):
 def test_names_of_maximal_length_can_be_written(tmp_path, name):
     write_text(tmp_path / name, "one")
     assert (tmp_path / name).read_text() == "one"
+
+
+def test_names_from_standard_input_and_addresses(monkeypatch):
+    for text, names in (("a.wav\r\nb c.wav\n\n", ["a.wav", "b c.wav"]), ("a\nb.wav\0c.wav\0", ["a\nb.wav", "c.wav"])):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text, newline=""))
+        assert list(audio_files.files(["-"])) == names
+    assert list(audio_files.files(["file:///music/a%20song.mp3"])) == ["/music/a song.mp3"]
 
 
 def test_folders_are_expanded_in_order_without_hidden_files(tmp_path):

@@ -64,7 +64,7 @@ def server() -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def library_server(songs: list[Path]) -> Iterator[httpx.Client]:
     table = songs[0].with_name("genres.csv")
-    main_of("library", str(songs[0].parent), "--out", str(table))
+    main_of("library", *map(str, songs), "--out", str(table))
     with running(library=table) as client:
         yield client
 

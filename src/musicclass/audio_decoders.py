@@ -5,6 +5,7 @@ Lengths in headers are only used to detect truncated files: samples are read unt
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -27,6 +28,14 @@ AV_BLOCK_FRAMES = 65_536  # packets hold about 1,000 samples; larger blocks have
 PYAV_OPTIONS = {  # without these lists, FFmpeg follows a playlist named .mp3 to other files or to the network
     "format_whitelist": "mp3,mov,flac,ogg,wav,w64,aiff,aac,asf,matroska,ape,wv,caf,au,mpc,mpc8,tta,ac3",
     "protocol_whitelist": "file",
+}
+OTHER_KINDS = {  # first bytes: what such a file is, and what helps
+    rb"version https://git-lfs": "a Git LFS pointer, not the audio; run git lfs pull",
+    rb"<!doctype|<html|<\?xml": "a web page, not audio; download the file itself",
+    rb"PK\x03\x04|Rar!|7z\xbc\xaf": "an archive; extract its files",
+    rb"\x00\x05\x16\x07": "metadata that macOS keeps beside a file; give the file without ._ in its name",
+    rb"\x89PNG|\xff\xd8\xff|GIF8|%PDF": "an image or document, not audio",
+    rb"DSD |\x7f\xfe\x80\x01|RIFF....AVI ": "in a format that isn't supported; convert it to wav or flac",
 }
 RAW_STREAMS = {"mp3", "aac", "ac3"}  # formats without a length in the header, meant to be played despite damage
 MAX_DAMAGED_PACKETS = 0.02  # of the packets of a raw stream
@@ -146,6 +155,18 @@ def decode_error(error: Exception) -> DecodeError:
     return DecodeError(f"not audio, or damaged ({reason}); check if it plays, or convert it to wav or flac")
 
 
+def _not_audio(source: str | os.PathLike[str] | IO[bytes], error: Exception) -> DecodeError:
+    """What a file is that isn't audio, by its first bytes; else `decode_error`."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
+            file.seek(0)
+            head = file.read(64).lstrip()
+        for pattern, message in OTHER_KINDS.items():
+            if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
+                return DecodeError(message)
+    return decode_error(error)
+
+
 # libsndfile
 
 
@@ -228,7 +249,7 @@ def _open_av(source: str | os.PathLike[str] | IO[bytes]) -> Iterator[Any]:
     try:
         container = open_container(source)
     except (av.error.FFmpegError, ValueError) as error:
-        raise decode_error(error) from None
+        raise _not_audio(source, error) from None
     with container:
         if not container.streams.audio:
             raise DecodeError("no audio stream; give an audio file")

@@ -7,22 +7,29 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 AUDIO_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".aifc", ".wma",
-    ".wv", ".au", ".snd", ".caf", ".w64", ".ape", ".mka", ".mpc", ".tta", ".ac3",
+    ".wv", ".au", ".snd", ".caf", ".w64", ".rf64", ".ape", ".mka", ".mpc", ".tta", ".ac3", ".mp2", ".m4b", ".3gp",
+    ".spx", ".webm",
 )  # fmt: skip
 
 
 def files(names: Iterable[str]) -> Iterator[str]:
-    """Expand folders (recursively, sorted), glob patterns, and `-` (one name per line of standard input).
+    """Expand folders (recursively, sorted), glob patterns, file:// addresses, and `-`: names from standard input.
 
-    Names without a match are passed on, so that the caller reports them.
+    Those are separated by NUL characters, as by `find -print0`, or else by line ends. Names without a match are passed
+    on, so that the caller reports them.
     """
     for name in names:
         matches: Iterable[str] = [name]
         if name == "-":
-            matches = filter(None, (line.rstrip("\r\n") for line in sys.stdin or ()))
+            text = sys.stdin.read() if sys.stdin else ""
+            matches = filter(None, text.split("\0") if "\0" in text else text.splitlines())
+        elif name.startswith("file://"):
+            matches = [url2pathname(urlsplit(name).path)]
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.glob(name, recursive=True)) or [name]
         for match in matches:
