@@ -304,6 +304,17 @@ def test_stereo_in_opposite_phase_is_the_difference_and_wide_stereo_the_mean():
         np.testing.assert_allclose(samples, expected, atol=1e-6)
 
 
+def test_an_offset_is_removed_and_music_stays_as_it_is():
+    music = 0.4 * make_music(15)
+    (plain,) = (np.concatenate(list(audio.stream_waveform(music, RATE, RATE))),)
+    np.testing.assert_array_equal(plain, music)
+    shifted = np.concatenate(list(audio.stream_waveform(music + 0.5, RATE, RATE)))
+    np.testing.assert_allclose(shifted, music, atol=2e-3)
+    constant = np.full(3 * RATE, 0.5, np.float32)
+    with pytest.raises(SilentError):
+        list(audio.stream_waveform(constant, RATE, RATE))
+
+
 @pytest.mark.parametrize("suffix", ["ogg", "flac", "mp3", "wav", "m4a", "opus"])
 def test_a_read_error_is_an_error_with_its_reason(files, suffix):
     class Failing(io.BytesIO):

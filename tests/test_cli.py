@@ -294,3 +294,11 @@ def test_commands_in_the_readme_exist():
     for words in commands:
         for option in (word for word in words[2:] if word.startswith("--")):
             assert option in shown[words[1]], f"{' '.join(words)}: {option}"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_discard_what_is_written(wav, closed):
+    command = f'"{sys.executable}" -m musicclass predict --model gtzan --csv "{wav(make_music(6))}" {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert ("clip.wav" in done.stdout) == (closed == "2>&-")

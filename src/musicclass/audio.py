@@ -31,6 +31,7 @@ from musicclass.errors import (
 Source = str | os.PathLike[str] | IO[bytes]
 
 MIN_SECONDS = 1.0
+DC_OFFSET = 0.02  # of the mean of a block: far above that of music, so other blocks stay as they are
 OPPOSITE_PHASE = 4  # 6 dB; of wide stereo, the mean has more power than the difference
 SILENCE = 2.0**-15  # one step of 16-bit audio
 MAX_ABS_SAMPLE = 1e6  # full scale is 1; larger values are damage, such as integers read as floats
@@ -157,6 +158,8 @@ def _to_mono(blocks: Iterator[Array], rate: int, sample_rate: int, limits: Audio
         if not len(mono):
             continue
         n_frames += len(mono)
+        if DC_OFFSET < abs(offset := mono.mean(dtype=np.float64)) <= 1:  # more is damage, which `_peak` reports
+            mono = mono - np.float32(offset)
         samples = resample(mono, False)
         peak = max(peak, _peak(samples))
         yield samples

@@ -51,14 +51,22 @@ for command in (
     app.command()(command)
 
 
-def main() -> int:
-    """Run the command line; returns the exit status."""
+def _prepare_streams() -> None:
+    """Streams that the caller closed, as by >&-, discard what is written; the others have one encoding and line end."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             encoding = stream.encoding if stream.isatty() else "utf-8"  # files don't depend on the code page
             stream.reconfigure(encoding=encoding, errors="backslashreplace", newline="\n")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # file names are bytes
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    _prepare_streams()
     warnings.showwarning = lambda message, *_, **__: print(escape_control_chars(f"warning: {message}"), file=sys.stderr)
     try:
         return int(app(standalone_mode=False) or 0)

@@ -25,7 +25,8 @@ SplitOption = Annotated[str, typer.Option(help="auto, random, artist, filtered, 
 KindOption = Annotated[str, typer.Option("--dataset", help="archive, gtzan, folder, labels, or auto.")]
 ArtistsOption = Annotated[Path | None, typer.Option(help="CSV (track, artist) for a folder or labels.")]
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="Preset (default, cnn_lstm, lda, baseline, gtzan) or TOML file.")
+    str | None,
+    typer.Option("--config", help="Preset (default, transfer, music, gtzan, cnn_lstm, lda, baseline) or TOML file."),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, such as training.epochs=50; repeatable.")

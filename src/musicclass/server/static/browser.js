@@ -83,5 +83,6 @@ async function decode(file) {
     const weight = (channel === left ? 1 : sign) / channels.length;
     for (let i = 0; i < length; i++) samples[i] += weight * channel[i];
   }
-  return samples;
+  const offset = samples.reduce((sum, x) => sum + x, 0) / length;
+  return Math.abs(offset) > 0.02 ? samples.map((x) => x - offset) : samples;  // as audio.DC_OFFSET
 }
