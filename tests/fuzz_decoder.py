@@ -1,6 +1,7 @@
 """Decode randomly damaged files: python -m tests.fuzz_decoder [COUNT] [SEED].
 
-Bytes of short songs in eight formats are changed, inserted or removed. Workers predict their genre. Exit status
+Bytes of short songs in eleven formats are changed, inserted or removed; every fourth file has a wrong chunk
+size, trailing data, a scratch or a second file after it. Workers predict their genre. Exit status
 1 when a file crashes a worker or exceeds its time or memory limit.
 """
 
@@ -21,7 +22,24 @@ from musicclass.workers import OK, STATUSES, TaskFailure, WorkerPool
 from tests.test_audio import write_songs
 
 TIMEOUT, MEMORY = 20.0, 1e9  # seconds, bytes
-SUFFIXES = ("wav", "flac", "ogg", "mp3", "aiff", "m4a", "wma", "opus")
+SUFFIXES = ("wav", "flac", "ogg", "mp3", "aiff", "m4a", "wma", "opus", "au", "mka", "caf")
+CHUNKS = (
+    b"RIFF",
+    b"fmt ",
+    b"data",
+    b"LIST",
+    b"FORM",
+    b"COMM",
+    b"SSND",
+    b"desc",
+    b"moov",
+    b"mdat",
+    b"stsz",
+    b"stco",
+    b"OggS",
+)
+SIZES = (0, 1, 2**31 - 1, 2**31, 2**32 - 12, 2**32 - 8, 2**32 - 1)
+TRAILERS = (b"TAG" + bytes(125), b"APETAGEX" + b"\xff" * 24, bytes(5000), b"ID3\4\0\0\x7f\x7f\x7f\x7f")
 EXPECTED_STATUSES = {OK, *STATUSES.values()}
 
 
@@ -45,13 +63,36 @@ def mutate(original: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+def harm(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """A copy with a wrong chunk size, trailing data, a scratch of up to 2,000 bytes, or `other` after it."""
+    kind = rng.integers(5)
+    if kind == 0 and (places := [content.find(name) for name in CHUNKS if name in content]):
+        place = int(rng.choice(places)) + int(rng.choice((-4, 4)))
+        size = int(rng.choice(SIZES)).to_bytes(4, "little" if rng.random() < 0.5 else "big")
+        return content[: max(0, place)] + size + content[max(0, place) + 4 :]
+    if kind == 1:  # in a chunk of a wav file
+        inner = int(rng.choice(SIZES)).to_bytes(4, "little")
+        chunk = (b"INFO", b"adtl")[int(rng.integers(2))] + b"labl" + inner + b"ab12" * 2
+        return content[:12] + b"LIST" + len(chunk).to_bytes(4, "little") + chunk + content[12:]
+    if kind == 2:
+        return content + TRAILERS[int(rng.integers(len(TRAILERS)))]
+    if kind == 3:
+        start, length = int(rng.integers(len(content))), int(rng.integers(1, 2000))
+        return content[:start] + rng.bytes(len(content[start : start + length])) + content[start + length :]
+    return content + other
+
+
 def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
     """Damaged songs, reproducible by their seed."""
     songs = {suffix: path.read_bytes() for suffix, path in write_songs(folder, SUFFIXES, 3).items()}
     for number in range(count):
         suffix = list(songs)[number % len(songs)]
         path = folder / f"mutant {number}.{suffix}"
-        path.write_bytes(mutate(songs[suffix], np.random.default_rng([seed, number])))
+        rng = np.random.default_rng([seed, number])
+        if number % 4:
+            path.write_bytes(mutate(songs[suffix], rng))
+        else:
+            path.write_bytes(harm(songs[suffix], songs[str(rng.choice(SUFFIXES))], rng))
         yield path
 
 

@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import struct
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -281,6 +282,42 @@ def test_all_links_of_a_chained_ogg_are_decoded(files):
         second[position + 22 : position + 26] = struct.pack("<I", ogg_checksum(second[position : position + page]))
         position += page
     assert abs(len(audio.load(io.BytesIO(content + second), RATE)) / RATE - 12) < 0.1
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+def test_links_with_the_serial_number_of_the_first_are_decoded(files, suffix):
+    assert abs(len(audio.load(io.BytesIO(2 * files[suffix].read_bytes()), RATE)) / RATE - 12) < 0.1
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1), (22_050, 1)])
+def test_a_new_rate_or_number_of_channels_keeps_pitch_and_length(rate, channels):
+    parts = []
+    for part_rate, part_channels in ((44_100, 2), (rate, channels)):
+        part = io.BytesIO()
+        tone = make_tone(440, 6, part_rate)
+        soundfile.write(part, np.stack([tone] * part_channels, axis=1), part_rate, format="MP3")
+        parts.append(part.getvalue())
+    sound = audio.load(io.BytesIO(b"".join(parts)), RATE)
+    assert abs(len(sound) / RATE - 12) < 0.2
+    second = sound[8 * RATE : 10 * RATE]
+    assert abs(np.abs(np.fft.rfft(second)).argmax() / 2 - 440) < 1
+
+
+def test_a_wav_whose_block_is_smaller_than_its_samples_is_decoded(files):
+    content = bytearray(files["wav"].read_bytes())
+    content[32:34] = struct.pack("<H", 3)
+    np.testing.assert_allclose(audio.load(io.BytesIO(content), RATE), audio.load(files["wav"], RATE), atol=1e-4)
+
+
+def test_a_decoder_that_never_returns_is_an_error(wav, monkeypatch):
+    def hang(*_):
+        threading.Event().wait()
+
+    limits = AudioConfig(max_step_seconds=0.1)
+    monkeypatch.setattr(audio.decoders, "open_soundfile", hang)
+    with pytest.raises(DecodeError, match="more than"):
+        audio.load(wav(make_noise(2)), RATE, limits)
+    assert audio.sample_blocks(wav(make_noise(2)), RATE, 0.1, 2, limits) is None
 
 
 def ogg_checksum(page: bytes) -> int:

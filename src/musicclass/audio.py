@@ -9,8 +9,10 @@ import functools
 import inspect
 import io
 import os
-from collections.abc import Callable, Iterator
-from typing import IO, Any, cast
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,7 @@ from musicclass.errors import (
 )
 
 Source = str | os.PathLike[str] | IO[bytes]
+T = TypeVar("T")
 
 MIN_SECONDS = 1.0
 DC_OFFSET = 0.02  # of the mean of a block: far above that of music, so other blocks stay as they are
@@ -54,12 +57,50 @@ def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) 
     source = _seekable(source)
     with naming_errors(source_name(source)):
         try:
-            with decoders.open_audio(source, limits.max_channels) as (rate, blocks):
-                yield from _to_mono(blocks, rate, sample_rate, limits)
+            yield from _with_time_limit(_decode(source, sample_rate, limits), limits.max_step_seconds)
         except AudioError:
             raise
         except Exception as error:  # damaged bytes raise anything in decoders; one file must not stop the others
             raise decoders.decode_error(error) from error
+
+
+def _decode(source: Source, sample_rate: int, limits: AudioConfig) -> Generator[Array, None, None]:
+    with decoders.open_audio(source, limits.max_channels) as (rate, blocks):
+        yield from _to_mono(blocks, rate, sample_rate, limits)
+
+
+def _with_time_limit(items: Generator[T, None, None], seconds: float) -> Iterator[T]:
+    """The items, each computed within `seconds` in a thread of its own; as they are where that is 0.
+
+    A decoder that never returns can't be stopped, but be abandoned, and Ctrl-C works meanwhile. Raises DecodeError.
+    """
+    if not seconds:
+        yield from items
+        return
+    end = object()
+
+    def step(results: queue.SimpleQueue[tuple[Any, BaseException | None]]) -> None:
+        try:
+            results.put((next(items, end), None))
+        except BaseException as error:
+            results.put((end, error))
+
+    while True:
+        results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        threading.Thread(target=step, args=(results,), daemon=True).start()
+        try:
+            item, error = results.get(timeout=seconds)
+        except queue.Empty:
+            raise DecodeError(f"a decoder takes more than {seconds:g} s; check if it plays, and the disk") from None
+        if error is not None:
+            raise error
+        if item is end:
+            return
+        try:
+            yield item
+        except GeneratorExit:
+            items.close()
+            raise
 
 
 def stream_waveform(
@@ -95,14 +136,23 @@ def sample_blocks(
     limits = limits or AudioConfig()
     source = _seekable(source)
     try:
-        file = decoders.open_soundfile(source, sequential=False)
-        if file is None:
-            return None
-        with file:
-            decoders.check_chunk_sizes(file)
-            return _read_blocks(file, sample_rate, seconds, count, limits)
+        steps = _with_time_limit(
+            _open_and_read_blocks(source, sample_rate, seconds, count, limits), limits.max_step_seconds
+        )
+        return next(steps)
     except Exception:
         return None
+
+
+def _open_and_read_blocks(
+    source: Source, sample_rate: int, seconds: float, count: int, limits: AudioConfig
+) -> Generator[tuple[list[tuple[float, Array]], float] | None, None, None]:
+    file = decoders.open_soundfile(source, sequential=False)
+    if file is None:
+        return
+    with file:
+        decoders.check_chunk_sizes(file)
+        yield _read_blocks(file, sample_rate, seconds, count, limits)
 
 
 def _read_blocks(

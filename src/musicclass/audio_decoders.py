@@ -46,7 +46,7 @@ LENGTH_UNKNOWN = 2**40  # frames; a larger count in a header means "unknown"
 SIZE_UNKNOWN = 2**31 - 65_536  # bytes; programs that write to a pipe put such sizes into the header
 MAX_CHUNKS = 1000  # in a wav file
 MAX_LIST_BYTES = 2**20
-OGG_TAIL = 2**17  # bytes; a page has at most half of that
+OGG_BLOCK = 2**20  # bytes
 MAX_MISSING_SECONDS = 0.5
 MAX_MISSING_BYTES = 0.005  # of the size in the header
 MAX_EXTRA_BYTES = 0.009  # of an mp3, after the size in its Xing header; libsndfile prints warnings above that
@@ -263,7 +263,9 @@ def _av_blocks(container: Any, audio: Any) -> Iterator[Array]:
     import av.error
 
     n_packets, n_damaged, end = 0, 0, 0.0
-    to_float: Any = av.AudioResampler(format="fltp", frame_size=AV_BLOCK_FRAMES)
+    setup: Any = None
+    to_float: Any = None
+    rate = audio.rate  # both the decoder's and those of frames can change
     try:
         for packet in container.demux(audio):
             n_packets += 1
@@ -273,9 +275,13 @@ def _av_blocks(container: Any, audio: Any) -> Iterator[Array]:
                 n_damaged += 1
                 continue
             for frame in frames:
+                if setup != (setup := (frame.rate, frame.layout.name, frame.format.name)):
+                    yield from _flushed(to_float)
+                    channels = frame.layout if to_float is None else to_float.layout
+                    to_float = av.AudioResampler("fltp", channels, rate, AV_BLOCK_FRAMES)
                 end = max(end, (frame.time or 0.0) + frame.samples / frame.sample_rate)
                 yield from (block.to_ndarray().T for block in to_float.resample(frame))
-        yield from (block.to_ndarray().T for block in to_float.resample(None))
+        yield from _flushed(to_float)
     except (av.error.FFmpegError, ValueError) as error:
         raise decode_error(error) from None
     is_raw = container.format.name in RAW_STREAMS
@@ -283,6 +289,11 @@ def _av_blocks(container: Any, audio: Any) -> Iterator[Array]:
         raise decode_error(ValueError(f"{n_damaged} of {n_packets} packets"))
     if not is_raw and container.format.name != "as":  # durations of ASF files include a preroll
         _check_duration(end, _av_duration(container, audio))
+
+
+def _flushed(resampler: Any) -> Iterator[Array]:
+    """The last samples of a resampler, if there is one."""
+    return (block.to_ndarray().T for block in (resampler.resample(None) if resampler else ()))
 
 
 def _av_duration(container: Any, audio: Any) -> float:
@@ -313,9 +324,9 @@ def _libsndfile_reads_all(source: Path | IO[bytes]) -> bool:
         frame = file.read(256)
         is_complete = head.startswith(SIGNATURES)
         if head.startswith(WAV_SIGNATURES):  # wav format 0x55: mp3 inside
-            is_complete = head[20:22] != b"\x55\x00" and _lists_are_consistent(file, head)
+            is_complete = head[20:22] != b"\x55\x00" and _is_consistent_wav(file, head)
         elif head.startswith(b"OggS"):
-            is_complete = _has_one_ogg_stream(file, size)
+            is_complete = _has_one_ogg_stream(file)
         file.seek(0)
     if is_complete or head.startswith((*WAV_SIGNATURES, b"OggS")):
         return is_complete
@@ -327,8 +338,15 @@ def _libsndfile_reads_all(source: Path | IO[bytes]) -> bool:
     return bool(size - start <= expected * (1 + MAX_EXTRA_BYTES))
 
 
-def _lists_are_consistent(file: IO[bytes], head: bytes) -> bool:
-    """Whether chunks in the LIST chunks of a wav file end within these: where not, libsndfile never returns."""
+def _is_consistent_wav(file: IO[bytes], head: bytes) -> bool:
+    """Whether libsndfile can read a wav file.
+
+    It never returns where a chunk in a LIST chunk ends after it, and reads too little where a block is too small.
+    """
+    if head[12:16] == b"fmt " and head[:4] != b"RIFX" and len(head) == 36:
+        codec, channels, _, _, block, bits = struct.unpack("<HHIIHH", head[20:])
+        if codec in (1, 3) and block < channels * ((bits + 7) // 8):
+            return False
     header, position = struct.Struct(">4sI" if head[:4] == b"RIFX" else "<4sI"), 12
     for _ in range(MAX_CHUNKS):
         file.seek(position)
@@ -349,14 +367,14 @@ def _lists_are_consistent(file: IO[bytes], head: bytes) -> bool:
     return False
 
 
-def _has_one_ogg_stream(file: IO[bytes], size: int) -> bool:
-    """Whether the last page of an ogg file is of the first stream: of a chain, libsndfile reads one link."""
-    file.seek(14)
-    first = file.read(4)
-    file.seek(max(0, size - OGG_TAIL))
-    tail = file.read(OGG_TAIL)
-    last = tail.rfind(b"OggS\0")
-    return last < 0 or tail[last + 14 : last + 18] == first
+def _has_one_ogg_stream(file: IO[bytes]) -> bool:
+    """Whether one page of an ogg file begins a stream: of a chain, libsndfile reads one link."""
+    file.seek(0)
+    begin, count, rest = b"OggS\0\2", 0, b""
+    while (block := file.read(OGG_BLOCK)) and count < 2:
+        count += (rest + block).count(begin)
+        rest = (rest + block)[1 - len(begin) :]
+    return count < 2
 
 
 def check_chunk_sizes(file: Any) -> None:

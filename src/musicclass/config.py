@@ -69,6 +69,7 @@ class AudioConfig:
     max_channels: int = 8
     min_rate: int = 4_000  # Hz
     max_rate: int = 384_000  # Hz
+    max_step_seconds: float = 60.0  # to open a file or decode a block of it; 0: no limit, for workers, which have one
 
 
 @dataclass(frozen=True)

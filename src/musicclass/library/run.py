@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from musicclass.audio_files import iter_audio_files
+from musicclass.config import AudioConfig
 from musicclass.errors import AudioError, LibraryError
 from musicclass.files import write_text
 from musicclass.library import remote, table
@@ -192,7 +193,7 @@ def make_predict_task(options: ScanOptions, known_audio: frozenset[bytes] = froz
     """The task of a worker: file -> the part of its row that comes from the audio, or a TaskFailure."""
     from musicclass.classifier import Classifier
 
-    classifier = Classifier.load(options.model, min_confidence=options.min_confidence)
+    classifier = Classifier.load(options.model, AudioConfig(max_step_seconds=0), options.min_confidence)
 
     def process(source: Any) -> Row:
         audio = None

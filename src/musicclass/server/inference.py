@@ -48,7 +48,7 @@ def make_request_task(
     model: str, min_confidence: float | None, max_seconds: float, on_progress: Callable[[float], None]
 ) -> TaskFn:
     """The task of a worker: PredictRequest -> PredictResponse or TaskFailure; WARM_UP -> None."""
-    classifier = Classifier.load(model, AudioConfig(max_seconds=max_seconds), min_confidence)
+    classifier = Classifier.load(model, AudioConfig(max_seconds=max_seconds, max_step_seconds=0), min_confidence)
 
     def predict_one(request: PredictRequest | str) -> PredictResponse | TaskFailure | None:
         try:
