@@ -170,10 +170,8 @@ def predict_files(
 
     A row has the hash of its `audio`, where there is one; where it is in `known_audio`, the row is `same_audio` alone.
     """
-    make_task, workers = (
-        functools.partial(make_predict_task, options, known_audio),
-        min(options.workers, max(1, n_files)),
-    )
+    make_task = functools.partial(make_predict_task, options, known_audio)
+    workers = min(options.workers, max(1, n_files))
     with WorkerPool(make_task, workers, options.timeout, options.max_memory) as pool:
         results = pool.map(files)
         if options.ray and n_files:
