@@ -39,4 +39,5 @@ lint: .venv/test.done
 	touch $@
 
 clean:
-	rm -rf .venv .cache demo src/musicclass/server/static/ort src/musicclass/pretrained/musicnn
+	rm -rf .venv .cache demo src/musicclass/pretrained/musicnn
+	cd src/musicclass/server/static && rm -rf ort jsmediatags d3 twgl

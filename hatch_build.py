@@ -1,4 +1,4 @@
-"""Adds what isn't committed: the tagger's weights, and onnxruntime-web, with which browsers run the models.
+"""Adds what isn't committed: the tagger's weights, and the libraries of the web UI.
 
 hatch runs this for every wheel and editable install; `make` runs it as a script: python hatch_build.py
 """
@@ -24,11 +24,11 @@ TAGGER_SHA256 = "6a37e7d9fa6cd7e687540b4a4a60e69ea14634adda8019b1312ef0279723f64
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Called by hatch. Editable installs get onnxruntime-web from the script alone, as it needs npm."""
+    """Called by hatch. Editable installs get the web UI's libraries from the script alone, as they need npm."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name == "wheel":
-            fetch_all([MUSICNN] if version == "editable" else [MUSICNN, ONNXRUNTIME_WEB])
+            fetch_all([MUSICNN] if version == "editable" else PACKAGES)
 
 
 class Package(NamedTuple):
@@ -97,9 +97,12 @@ def _install_musicnn(unpacked: Path, target: Path) -> None:
     (target / "LICENSE.md").write_text(f"{attribution}\n\n{licence}", encoding="utf-8")
 
 
-def _install_onnxruntime_web(unpacked: Path, target: Path) -> None:
-    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
-        shutil.copy(unpacked / "package/dist" / name, target)
+def _copy(*names: str) -> Callable[[Path, Path], None]:
+    def install(unpacked: Path, target: Path) -> None:
+        for name in names:
+            shutil.copy(unpacked / "package" / name, target)
+
+    return install
 
 
 MUSICNN = Package(
@@ -113,18 +116,57 @@ MUSICNN = Package(
     version=TAGGER_SHA256,
     purpose="models predict without the tagger, from their first branch alone",
 )
-ONNXRUNTIME_WEB = Package(
-    name="onnxruntime-web@1.30.0",
-    download=("npm", "pack", "--silent", "onnxruntime-web@1.30.0"),
-    archive_format="gztar",
-    algorithm="sha512",
-    digest="ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
-    "590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61",
-    target=ROOT / "src/musicclass/server/static/ort",
-    install=_install_onnxruntime_web,
-    version="onnxruntime-web@1.30.0",
-    purpose="the web UI can't classify in the browser",
-)
+
+
+def _npm(package: str, digest: str, folder: str, files: tuple[str, ...], purpose: str) -> Package:
+    return Package(
+        name=package,
+        download=("npm", "pack", "--silent", package),
+        archive_format="gztar",
+        algorithm="sha512",
+        digest=digest,
+        target=ROOT / "src/musicclass/server/static" / folder,
+        install=_copy(*files),
+        version=package,
+        purpose=purpose,
+    )
+
+
+PACKAGES = [
+    MUSICNN,
+    _npm(
+        "onnxruntime-web@1.30.0",
+        "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
+        "590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61",
+        "ort",
+        ("dist/ort.wasm.min.mjs", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm"),
+        "the web UI can't classify in the browser",
+    ),
+    _npm(
+        "jsmediatags@3.9.7",
+        "c4200ef02de58b7b79858917aa7f22bfccd04140784f542a44dd9a48e347325b"
+        "36d4809d12f5e2e31b5be96ef4fdf0056120f0307777da122abe8e18b97a0d71",
+        "jsmediatags",
+        ("dist/jsmediatags.min.js", "LICENSE.md"),
+        "the web UI shows file names in place of titles and covers",
+    ),
+    _npm(
+        "d3@7.9.2",
+        "64a6ff98e34f54acda3b952571673037c6d2e1ecef41a62ef9bb28bbe5e03400"
+        "5d182f34d24c07eb9d400d36db4f130f1d6d77525bdb41a7dd989403935c3b32",
+        "d3",
+        ("dist/d3.min.js", "LICENSE"),
+        "the web UI lists a library without a map",
+    ),
+    _npm(
+        "twgl.js@7.0.0",
+        "f471d9f1e99d65bda728f5341432060e5929e800fdad616fed386a75b994ab20"
+        "610f75934292cdfbcf70e01f98b211b00f57cbe8f315a55299a82d298a482670",
+        "twgl",
+        ("dist/7.x/twgl-full.module.js", "LICENSE.md"),
+        "the web UI lists a library without a map",
+    ),
+]
 
 if __name__ == "__main__":
-    fetch_all([MUSICNN, ONNXRUNTIME_WEB])
+    fetch_all(PACKAGES)

@@ -26,30 +26,50 @@ VOICES = (
     "en-gb", "en-us", "en-gb-scotland", "en-029", "de", "fr", "es", "it", "nl", "pl", "pt", "sv",
     "en-us+f2", "en-gb+f4", "en-us+m3", "de+f3", "fr+f1", "en-gb+croak", "en-us+whisper", "it+m7",
 )  # fmt: skip
-TEXT = (
-    "Good evening, and welcome to the programme. Tonight we follow a river from the hills to the sea. "
-    "The first train leaves at seven minutes past six; please have your tickets ready. Nobody had seen the key "
-    "since Thursday, and the gardener would not say where he had been. In the north it stays dry, with a light wind "
-    "from the west, and by the weekend it should be warm enough to sit outside. Take two cups of flour, a pinch of "
-    "salt, and as much water as the dough will hold. If you would like to speak to someone, press three. "
-)
+TEXTS = {  # by language: a programme, instructions, a conversation, verses; in others than English one each
+    "en": (
+        "Good evening, and welcome to the programme. Tonight we follow a river from the hills to the sea. "
+        "In the north it stays dry, with a light wind from the west, and by the weekend it should be warm.",
+        "Take two cups of flour, a pinch of salt, and as much water as the dough will hold. The first train leaves at "
+        "seven minutes past six. Platform 4, 12, 19 and 26. If you would like to speak to someone, press three.",
+        "Have you seen the key? No! Not since Thursday. Well, who had it last? The gardener, but he would not say "
+        "where he had been. Oh. Really? Yes, really. Then we should ask him again, should we not?",
+        "The fog came in, the boats stayed home, the bells rang low and slow; and nobody knew, when the morning grew, "
+        "which way the wind would blow, would blow, which way the wind would blow.",
+    ),
+    "de": ("Guten Abend. Der erste Zug fährt um sieben Uhr ab, und im Norden bleibt es bis zum Wochenende trocken.",),
+    "fr": ("Bonsoir et bienvenue. Le premier train part à six heures, et le vent souffle doucement sur la rivière.",),
+    "es": ("Buenas noches y bienvenidos. El primer tren sale a las seis, y en el norte no lloverá hasta el domingo.",),
+    "it": ("Buonasera e benvenuti. Il primo treno parte alle sei, e domani al nord il cielo resterà sereno.",),
+    "nl": ("Goedenavond en welkom. De eerste trein vertrekt om zes uur, en in het noorden blijft het droog.",),
+    "pl": ("Dobry wieczór. Pierwszy pociąg odjeżdża o szóstej, a na północy do niedzieli nie będzie padać.",),
+    "pt": ("Boa noite e bem-vindos. O primeiro comboio parte às seis, e no norte não chove até domingo.",),
+    "sv": ("God kväll och välkomna. Det första tåget går klockan sex, och i norr blir det torrt hela veckan.",),
+}
 
 
 def speech(seed: int) -> Floats:
-    """A synthetic voice with random speed and pitch; some with reverberation, some with noise."""
+    """A synthetic voice, or two in turn, with random speed and pitch; some with reverberation, some with noise."""
     rng = np.random.default_rng(seed)
     voice = VOICES[seed % len(VOICES)]
-    command = ["espeak-ng", "--stdout", "-v", voice, "-s", str(rng.integers(130, 200)), "-p", str(rng.integers(25, 75))]
-    start = int(rng.integers(len(TEXT) // 2))
-    result = subprocess.run([*command, TEXT[start:] + TEXT], capture_output=True, check=True)
-    voiced, rate = soundfile.read(io.BytesIO(result.stdout))
-    voiced = scipy.signal.resample_poly(voiced, RATE, rate)[:N]
+    texts = TEXTS[voice[:2]]
+    text = texts[seed // len(VOICES) % len(texts)]
+    voices = (voice, f"{voice[:2]}+f3") if seed % 4 == 3 else (voice,)
+    turns = [_say(voice, text, rng) for voice in voices]
+    voiced = np.resize(np.concatenate(turns), N)
     if seed % 3 == 1:
         room = rng.standard_normal(RATE // 3) * np.exp(-np.arange(RATE // 3) / (RATE * 0.06))
         room[0] = 8
         voiced = scipy.signal.fftconvolve(voiced, room)[:N]
     voiced = voiced / np.abs(voiced).max()
     return _level(voiced + (seed % 2) * 0.003 * rng.standard_normal(len(voiced)))
+
+
+def _say(voice: str, text: str, rng: Rng) -> Floats:
+    command = ["espeak-ng", "--stdout", "-v", voice, "-s", str(rng.integers(130, 200)), "-p", str(rng.integers(25, 75))]
+    result = subprocess.run([*command, text], capture_output=True, check=True)
+    samples, rate = soundfile.read(io.BytesIO(result.stdout))
+    return np.asarray(scipy.signal.resample_poly(samples, RATE, rate))
 
 
 def noise(seed: int) -> Floats:

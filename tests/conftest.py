@@ -29,9 +29,9 @@ hypothesis.settings.load_profile("no deadline")
 
 # Module -> what imports it; where it isn't installed, tests that import that aren't collected.
 OPTIONAL = {
-    "beets": "beets|beetsplug", "keras": "keras|musicclass.training", "librosa": "librosa", "onnx": "onnx",
-    "playwright": "playwright|tests.pages", "schemathesis": "schemathesis", "scipy": "scipy",
-    "sklearn": "sklearn|musicclass.evaluation",
+    "beets": "beets|beetsplug", "keras": "keras|musicclass.training", "librosa": "librosa",
+    "marionette_driver": "marionette_driver", "onnx": "onnx", "playwright": "playwright|tests.pages",
+    "schemathesis": "schemathesis", "scipy": "scipy", "sklearn": "sklearn|musicclass.evaluation",
 }  # fmt: skip
 MISSING = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
 

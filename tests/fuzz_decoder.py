@@ -1,8 +1,8 @@
 """Decode randomly damaged files: python -m tests.fuzz_decoder [COUNT] [SEED].
 
-Bytes of short songs in eleven formats are changed, inserted or removed; every fourth file has a wrong chunk
-size, trailing data, a scratch or a second file after it. Workers predict their genre. Exit status
-1 when a file crashes a worker or exceeds its time or memory limit.
+Bytes of short songs in every format are changed, inserted or removed; half of the files have a wrong chunk size,
+trailing data, scratches, a cut end, or a second file (of its own format, too) after it. Workers predict their genre.
+Exit status 1 when a file crashes a worker or exceeds its time or memory limit.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 
 from musicclass.library.run import ScanOptions, make_predict_task
 from musicclass.workers import OK, STATUSES, TaskFailure, WorkerPool
-from tests.test_audio import write_songs
+from tests.test_audio import AV_FORMATS, SOUNDFILE_FORMATS, write_songs
 
 TIMEOUT, MEMORY = 20.0, 1e9  # seconds, bytes
-SUFFIXES = ("wav", "flac", "ogg", "mp3", "aiff", "m4a", "wma", "opus", "au", "mka", "caf")
+SUFFIXES = (*SOUNDFILE_FORMATS, *AV_FORMATS)
 CHUNKS = (
     b"RIFF",
     b"fmt ",
@@ -37,6 +37,19 @@ CHUNKS = (
     b"stsz",
     b"stco",
     b"OggS",
+    b"fLaC",
+    b"fact",
+    b"ds64",
+    b"free",
+    b"trak",
+    b"esds",
+    b"pakt",
+    b"wvpk",
+    b"TTA1",
+    bytes.fromhex("18538067"),  # Matroska's segment
+    bytes.fromhex("1f43b675"),  # and cluster
+    bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"),  # ASF's file properties
+    bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"),  # and data
 )
 SIZES = (0, 1, 2**31 - 1, 2**31, 2**32 - 12, 2**32 - 8, 2**32 - 1)
 TRAILERS = (b"TAG" + bytes(125), b"APETAGEX" + b"\xff" * 24, bytes(5000), b"ID3\4\0\0\x7f\x7f\x7f\x7f")
@@ -64,12 +77,13 @@ def mutate(original: bytes, rng: np.random.Generator) -> bytes:
 
 
 def harm(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """A copy with a wrong chunk size, trailing data, a scratch of up to 2,000 bytes, or `other` after it."""
-    kind = rng.integers(5)
-    if kind == 0 and (places := [content.find(name) for name in CHUNKS if name in content]):
-        place = int(rng.choice(places)) + int(rng.choice((-4, 4)))
+    """A copy with a wrong chunk size, trailing data, scratches of up to 2,000 bytes, or `other` or itself after it."""
+    kind = rng.integers(7)
+    if kind == 0 and (names := [name for name in CHUNKS if name in content]):
+        name = names[int(rng.integers(len(names)))]
+        place = max(0, content.find(name) + (-4 if rng.random() < 0.5 else len(name)))
         size = int(rng.choice(SIZES)).to_bytes(4, "little" if rng.random() < 0.5 else "big")
-        return content[: max(0, place)] + size + content[max(0, place) + 4 :]
+        return content[:place] + size + content[place + 4 :]
     if kind == 1:  # in a chunk of a wav file
         inner = int(rng.choice(SIZES)).to_bytes(4, "little")
         chunk = (b"INFO", b"adtl")[int(rng.integers(2))] + b"labl" + inner + b"ab12" * 2
@@ -77,9 +91,14 @@ def harm(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     if kind == 2:
         return content + TRAILERS[int(rng.integers(len(TRAILERS)))]
     if kind == 3:
-        start, length = int(rng.integers(len(content))), int(rng.integers(1, 2000))
-        return content[:start] + rng.bytes(len(content[start : start + length])) + content[start + length :]
-    return content + other
+        damaged = bytearray(content)
+        for start in rng.integers(len(content), size=int(rng.integers(1, 20))).tolist():
+            length = min(int(rng.integers(1, 2000)), len(content) - start)
+            damaged[start : start + length] = rng.bytes(length) if rng.random() < 0.5 else bytes(length)
+        return bytes(damaged)
+    if kind == 4:
+        return content[: int(rng.integers(1, len(content)))]
+    return content + (other if kind == 5 else content)
 
 
 def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
@@ -89,7 +108,7 @@ def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
         suffix = list(songs)[number % len(songs)]
         path = folder / f"mutant {number}.{suffix}"
         rng = np.random.default_rng([seed, number])
-        if number % 4:
+        if rng.random() < 0.5:
             path.write_bytes(mutate(songs[suffix], rng))
         else:
             path.write_bytes(harm(songs[suffix], songs[str(rng.choice(SUFFIXES))], rng))

@@ -22,6 +22,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 SIZES: dict[str, ViewportSize] = {
     "phone": {"width": 390, "height": 844}, "wide": {"width": 1280, "height": 800},
 }  # fmt: skip
+VIEWS = [("light", "wide"), ("dark", "phone")]  # color scheme and size
 TIMEOUT = 60_000  # ms
 MAX_UPLOAD = 5_000_000
 FLAGS = [
@@ -42,9 +43,11 @@ def require_runtime() -> None:
 
 
 @contextlib.contextmanager
-def launch_browser() -> Iterator[Browser]:
+def launch_browser(microphone: Path) -> Iterator[Browser]:
+    """Chromium, whose microphone plays a wav file."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        flags = [*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
         browser.close()
 
@@ -85,9 +88,9 @@ def open_page(
 
 def add_songs(page: Page, *files: Path) -> None:
     """Choose files, and wait until each is classified or has failed."""
-    before = page.locator("article").count()
+    before = page.locator("#cards article").count()
     page.set_input_files("#files", list(files))
-    expect(page.locator("article")).to_have_count(before + len(files))
+    expect(page.locator("#cards article")).to_have_count(before + len(files))
     wait_until_done(page)
 
 
@@ -102,11 +105,10 @@ def switch_to_browser(page: Page) -> None:
 
 
 def write_songs(folder: Path) -> list[Path]:
-    """Disco, then classical music in one file (24 s); disco (24 s); noise; and a file that isn't audio."""
+    """Disco, then classical music in one file (48 s); disco (24 s); noise; and a file that isn't audio."""
     clips = script("scripts/make_clips.py")
     disco, classical = (style(np.random.default_rng(0)) for style in (clips.disco, clips.classical))
-    half = len(disco) // 2
-    soundfile.write(folder / "Two genres.wav", np.concatenate([disco[:half], classical[:half]]), clips.RATE)
+    soundfile.write(folder / "Two genres.wav", np.concatenate([disco, classical]), clips.RATE)
     soundfile.write(folder / "Disco.wav", disco, clips.RATE)
     soundfile.write(folder / "Noise.wav", make_noise(12), RATE)
     (folder / "Broken.mp3").write_bytes(b"not audio" * 100)
@@ -123,6 +125,20 @@ def _explanation(page: Page, songs: list[Path]) -> None:
     add_songs(page, songs[0])
     page.get_by_role("button", name="Why?").click()
     page.locator(".explanation canvas").wait_for()
+
+
+def _live(page: Page, songs: list[Path]) -> None:
+    require_runtime()
+    page.get_by_role("button", name="Listen", exact=True).click()
+    expect(page.locator("#live-text")).to_contain_text("last 10 seconds", timeout=TIMEOUT)
+
+
+def _list(page: Page, songs: list[Path]) -> None:
+    add_songs(page, *songs)
+    page.get_by_role("button", name="List", exact=True).click()
+    page.get_by_role("button", name="Play Disco.wav").click()
+    page.get_by_label("Zoom").evaluate("zoom => { zoom.value = 2; }")
+    page.locator("#player-play").click()
 
 
 def _compare(page: Page, songs: list[Path]) -> None:
@@ -145,7 +161,8 @@ def _library(page: Page, songs: list[Path]) -> None:
 STATES: dict[str, tuple[str, Callable[[Page, list[Path]], object]]] = {
     "start": ("/", lambda page, songs: None),
     "uploading": ("/", _uploading),
-    "recording": ("/", lambda page, songs: page.get_by_role("button", name="Record").click()),
+    "live": ("/", _live),
+    "list": ("/", _list),
     "cards": ("/", lambda page, songs: add_songs(page, *songs)),
     "explanation": ("/", _explanation),
     "compare": ("/", _compare),

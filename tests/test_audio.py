@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import mmap
 import os
 import re
 import struct
+import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,14 +20,15 @@ import soundfile
 
 from musicclass import audio
 from musicclass.audio_decoders import BLOCK_FRAMES
+from musicclass.audio_stderr import quiet_c_libraries
 from musicclass.config import AudioConfig
 from musicclass.errors import DecodeError, InvalidSampleError, SilentError, TooShortError
 from tests.conftest import RATE, make_music, make_noise, make_tone
 
-SOUNDFILE_FORMATS = ("wav", "flac", "mp3", "ogg", "aiff", "au")
+SOUNDFILE_FORMATS = ("wav", "flac", "mp3", "ogg", "aiff", "au", "w64", "rf64")
 AV_FORMATS = {
     "m4a": "aac", "opus": "libopus", "wma": "wmav2", "wv": "wavpack", "mka": "flac", "caf": "pcm_s16le",
-    "alac.m4a": "alac",
+    "alac.m4a": "alac", "aac": "aac", "ac3": "ac3", "tta": "tta", "mp2": "mp2", "webm": "libopus", "3gp": "aac",
 }  # fmt: skip
 
 
@@ -52,7 +55,7 @@ def write_songs(folder: Path, suffixes: Iterable[str], seconds: float) -> dict[s
     """Music in each format, stereo where soundfile writes it."""
     songs = {suffix: folder / f"song.{suffix}" for suffix in suffixes}
     for suffix, path in songs.items():
-        rate = 48_000 if suffix == "opus" else 44_100
+        rate = 48_000 if suffix in ("opus", "webm") else 44_100
         music = make_music(seconds, rate)
         if suffix in AV_FORMATS:
             encode(path, music, rate, AV_FORMATS[suffix])
@@ -139,14 +142,36 @@ def test_blocks_are_bounded_and_reading_stops_at_max_seconds(wav):
     assert len(audio.load(path, RATE, AudioConfig(max_seconds=2))) == 2 * RATE
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "aiff", "au", "m4a", "wma", "wv", "alac.m4a", "mka"])
-def test_truncated_files_raise_decode_error(files, tmp_path, suffix):
-    content = files[suffix].read_bytes()
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "aiff", "au", "m4a", "wma", "wv", "alac.m4a", "mka", "caf"])
+def test_truncated_files_are_decoded_to_their_end_and_seconds_lost_reported(files, tmp_path, suffix):
+    content, path = files[suffix].read_bytes(), tmp_path / f"cut.{suffix}"
     for share in (0.0, 0.01, 0.3, 0.6, 0.9):
-        path = tmp_path / f"cut.{suffix}"
         path.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(DecodeError, match=r"cut\."):
-            audio.load(path, RATE)
+        if share < 0.1 or suffix.endswith("m4a"):  # whose header is at its end
+            with pytest.raises(DecodeError, match=r"cut\."):
+                audio.load(path, RATE)
+        else:
+            seconds, lost = decoded_and_lost(path)
+            assert seconds == pytest.approx(6 * share, abs=1) and seconds + lost == pytest.approx(6, abs=0.2)
+
+
+def decoded_and_lost(source) -> tuple[float, float]:
+    lost = []
+    n_samples = sum(map(len, audio.stream(source, RATE, on_lost=lost.append)))
+    return n_samples / RATE, sum(lost)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "mka", "wma", "opus", "ogg", "ac3", "mp2"])
+@pytest.mark.parametrize("has_xing", [True, False])
+def test_damage_in_the_middle_costs_only_itself(tmp_path, capfd, suffix, has_xing):
+    content = bytearray(write_songs(tmp_path, [suffix], 20)[suffix].read_bytes())
+    if not has_xing:
+        content = content.replace(b"Info", bytes(4)).replace(b"Xing", bytes(4))
+    middle, length = len(content) // 2, len(content) // 10
+    content[middle : middle + length] = np.random.default_rng(0).bytes(length)
+    seconds, lost = decoded_and_lost(io.BytesIO(content))
+    assert seconds == pytest.approx(18, abs=1) and seconds + lost == pytest.approx(20, abs=1)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("prefix", [b"", b"ID3\4\0\0\0\0\0\0", b"\0" * 300], ids=["nothing", "tag", "zeros"])
@@ -307,6 +332,50 @@ def test_a_wav_whose_block_is_smaller_than_its_samples_is_decoded(files):
     content = bytearray(files["wav"].read_bytes())
     content[32:34] = struct.pack("<H", 3)
     np.testing.assert_allclose(audio.load(io.BytesIO(content), RATE), audio.load(files["wav"], RATE), atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "ogg"])
+def test_an_id3_tag_before_another_format_is_skipped(files, tmp_path, suffix):
+    path = tmp_path / f"tagged.{suffix}"
+    path.write_bytes(b"ID3\3\0\0\0\0\2\0" + bytes(256) + files[suffix].read_bytes())
+    for source in (path, io.BytesIO(path.read_bytes())):
+        np.testing.assert_allclose(audio.load(source, RATE), audio.load(files[suffix], RATE), atol=1e-4)
+
+
+@pytest.mark.parametrize("second", [b"", bytes(1000)])
+def test_a_short_second_data_chunk_does_not_hide_the_first(files, second):
+    content = files["wav"].read_bytes() + b"data" + struct.pack("<I", len(second)) + second
+    sound, expected = audio.load(io.BytesIO(content), RATE), audio.load(files["wav"], RATE)
+    np.testing.assert_allclose(sound[: len(expected)], expected, atol=1e-4)
+
+
+def test_the_next_stream_is_decoded_where_the_first_is_silent(tmp_path):
+    path = tmp_path / "two.mka"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(2)]
+        for stream, sound in zip(streams, (np.zeros(3 * RATE), make_tone(440, 3)), strict=True):
+            frame = av.AudioFrame.from_ndarray((sound * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            frame.sample_rate = RATE
+            container.mux(stream.encode(frame))
+    np.testing.assert_allclose(audio.load(path, RATE), make_tone(440, 3), atol=1e-3)
+
+
+def test_an_impossible_duration_in_a_header_is_ignored(files):
+    content = bytearray(files["mka"].read_bytes())
+    place = content.find(b"\x44\x89\x88")  # Duration, in ms
+    content[place + 3 : place + 11] = struct.pack(">d", 5e9)
+    assert decoded_and_lost(io.BytesIO(content)) == (pytest.approx(6, abs=0.1), 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="calls C's perror of glibc")
+def test_c_libraries_are_quiet_but_python_is_not(capfd):
+    perror = ctypes.CDLL(None).perror
+    with quiet_c_libraries(), quiet_c_libraries():
+        perror(b"quiet")
+        print("Python", file=sys.stderr)
+    perror(b"loud")
+    err = capfd.readouterr().err
+    assert "quiet" not in err and "Python\n" in err and "loud" in err
 
 
 def test_a_decoder_that_never_returns_is_an_error(wav, monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ directory: {folder}/library
 library: {folder}/library.db
 plugins: musicclass
 import: {{copy: yes, write: yes, autotag: no, quiet: yes}}
-musicclass: {{auto: {auto}, min_confidence: 0, names: {{{genre}: Mine}}}}
+musicclass: {{auto: {auto}, min_confidence: 0, names: {{{genre}: Mine}}, library: {library}}}
 """
 
 
@@ -45,9 +47,9 @@ def beet(tmp_path, album, classifier):
     """Runs beets; returns what it prints."""
     genre = classifier.predict(album / "one.flac").top_genre
 
-    def run(*arguments: str, auto: str = "yes") -> str:
+    def run(*arguments: str, auto: str = "yes", library: str = "null") -> str:
         config = tmp_path / "config.yaml"
-        config.write_text(CONFIG.format(folder=tmp_path, auto=auto, genre=genre))
+        config.write_text(CONFIG.format(folder=tmp_path, auto=auto, genre=genre, library=library))
         command = [sys.executable, "-m", "beets", "-c", str(config), *arguments]
         environment = {**os.environ, "BEETSDIR": str(tmp_path), "HOME": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
@@ -66,6 +68,20 @@ def test_import_fills_in_missing_genres(beet, album, tmp_path):
     (written,) = (tmp_path / "library").rglob("*one.flac")
     assert read_genres(str(written)) == ("Mine",)
     assert beet("ls", "-a", "-f", "$genres").strip() in ("Mine", "Zydeco")
+
+
+def test_results_and_corrections_of_a_library_are_used(beet, album, tmp_path, run):
+    table = tmp_path / "genres.csv"
+    run("library", album, "--out", table)
+    with contextlib.closing(sqlite3.connect(f"{table}.journal")) as database, database:
+        changed = "json_set(row, '$.top_genre', 'reggae', '$.prob_reggae', 2)"
+        assert database.execute(f"update files set row = {changed} where not failed").rowcount == 2
+    beet("import", str(album), library=str(table))
+    assert beet.genres() == {"one": "Reggae", "two": "Zydeco", "short": ""}
+    (path,) = (tmp_path / "library").rglob("*two.flac")
+    table.with_name("genres.csv.corrections.csv").write_text(f"track,genre\n{path},Polka\n")
+    beet("musicclass", "--replace", "title:two", library=str(table))
+    assert beet.genres()["two"] == "Polka"
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from musicclass.config import load_config
 from musicclass.datasets import Track
 from musicclass.training.calibration import (
     Calibrator,
@@ -15,6 +16,7 @@ from musicclass.training.calibration import (
     fit_temperature,
     log_loss,
 )
+from musicclass.training.cross_validation import HeldOut, calibrate
 from musicclass.training.ood import FeatureOodScorer
 
 
@@ -40,6 +42,19 @@ def test_a_genre_with_too_low_logits_gets_a_bias_unless_tracks_are_few():
     before, after = ((logits.argmax(axis=1) == labels).mean() for logits in (low, low / temperature + biases))
     assert after > before
     assert np.abs(fit_bias_corrected_temperature(low[:12], labels[:12])[1]).max() < 0.2
+
+
+@pytest.mark.parametrize("setting", [(), ("training.bias_penalty=3000",)])
+def test_the_configured_penalty_limits_the_biases_of_a_calibration(setting):
+    rng, labels = np.random.default_rng(0), np.arange(400) % 4
+    logits = np.float32(1.5 * np.eye(4)[labels] + rng.standard_normal((400, 4)) - np.array([1.5, 0, 0, 0]))
+    windows = [rng.standard_normal((1, 12, 8)).astype(np.float32) for _ in labels]
+    ood = FeatureOodScorer.fit(windows, windows)
+    tracks = tuple(Track(str(i), "abcd"[i % 4]) for i in range(400))
+    distances, embeddings = [ood.distance(x) for x in windows], [np.zeros((1, 200), np.float32)] * 400
+    fold = HeldOut(tracks, labels, {"lda": [x[None] for x in logits]}, distances, embeddings, ood)
+    fitted = calibrate([fold], load_config(None, setting), ood)
+    assert (np.abs(fitted.calibrator.biases).max() > 0.5) is not bool(setting)
 
 
 def test_branch_weights_are_the_true_ones_whatever_the_temperature():

@@ -37,6 +37,8 @@ def test_json_equals_the_python_api(run, wav):
     status, out, err = run("predict", path, "--json")
     assert (status, err) == (0, "")
     assert json.loads(out) == json.loads(Classifier.load().predict(path).to_json())
+    digits = re.findall(r"\d+\.\d+(?:e-?\d+)?", out)
+    assert len(digits) > 30 and all(float(text) == float(f"{float(text):.6g}") for text in digits)
 
 
 def test_jsonl_of_a_folder_continues_after_errors(run, wav, tmp_path):
@@ -63,7 +65,7 @@ def test_csv_has_confidence_familiarity_and_probabilities(run, wav, tmp_path):
     status, out, _ = run("predict", tmp_path, "--csv")
     first, second = csv.DictReader(io.StringIO(out))
     genres = Classifier.load().genres
-    columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration", "tags"]
+    columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration", "seconds_lost", "tags"]
     assert status == 1 and list(first) == [*columns, *(f"prob_{genre}" for genre in genres), "error"]
     prediction = Classifier.load().predict(path)
     assert (first["file"], first["genre"], first["top_genre"]) == (str(path), prediction.genre, prediction.top_genre)
@@ -71,6 +73,21 @@ def test_csv_has_confidence_familiarity_and_probabilities(run, wav, tmp_path):
     numbers |= {f"prob_{genre}": value for genre, value in prediction.probabilities.items()}
     assert {name: float(first[name]) for name in numbers} == pytest.approx(numbers, abs=1e-6)
     assert second["genre"] == "" and "empty" in second["error"]
+
+
+def test_seconds_lost_are_in_json_csv_tables_and_the_terminal(run, wav, tmp_path):
+    path = wav(make_music(8))
+    path.write_bytes(path.read_bytes()[: 40 + 6 * 22_050 * 4])
+    status, out, err = run("predict", path, "--json")
+    assert status == 0 and json.loads(out)["seconds_lost"] == pytest.approx(2, abs=0.01)
+    assert f"{path}: damaged, 2.0 of 8.0 s are lost" in err
+    (row,) = csv.DictReader(io.StringIO(run("predict", path, "--csv")[1]))
+    assert float(row["seconds_lost"]) == pytest.approx(2, abs=0.01)
+    status, _, err = run("library", path, "--out", tmp_path / "genres.csv")
+    (row,) = csv.DictReader((tmp_path / "genres.csv").open())
+    assert status == 0 and float(row["seconds_lost"]) == pytest.approx(2, abs=0.01)
+    assert "1 damaged file analysed in part" in err
+    assert Classifier.load().explain(path).prediction.seconds_lost == pytest.approx(2, abs=0.01)
 
 
 def test_table_shows_the_top_genres_as_bars(run, wav):

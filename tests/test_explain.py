@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from musicclass.config import FeatureConfig
-from musicclass.explain import BAND_GROUPS, Explanation, explain, occlude
+from musicclass.explain import BAND_GROUPS, MAX_WINDOWS, Explanation, explain, occlude
 from musicclass.features import TrackFeatures, log_mel
-from musicclass.prediction import Prediction
+from musicclass.prediction import Prediction, Segment
 from tests.conftest import RATE, make_music
 
 
@@ -32,7 +33,7 @@ def test_explanation_is_consistent(classifier, wav):
 
 
 def test_summary_names_the_spans_with_the_largest_weights_only():
-    weights = np.zeros((100, BAND_GROUPS), np.float32)
+    weights = np.full((100, BAND_GROUPS), 0.01, np.float32)
     for number, cell in enumerate(range(0, 100, 10)):
         weights[cell : cell + 2, 0] = 1 + number
     times, frequencies = (tuple(map(float, range(n + 1))) for n in weights.shape)
@@ -55,6 +56,29 @@ def test_known_evidence_is_located():
     assert np.unravel_index(explanation.weights.argmax(), explanation.weights.shape) == (1, 0)
     assert explanation.top_spans(0.25) == [(1.0, 2.0)] and explanation.top_band() == explanation.frequencies[:2]
     assert "low: 0:01-0:02" in explanation.summary()
+
+
+def test_some_windows_of_a_long_track_are_examined():
+    """Evidence is in the lowest bands of windows with the genre, which is that of the track's second half."""
+    config = FeatureConfig(n_mfcc=112, window_seconds=4)
+    frames = np.random.default_rng(0).standard_normal((96 * 20, 112)).astype(np.float32) - 60
+    frames[::24, 0] = 0
+    halves = [Segment(4.0 * i, 4.0 * i + 4, genre, genre, 1.0, 1.0, {genre: 1.0})
+              for i, genre in enumerate(["high"] * 10 + ["low"] * 10)]  # fmt: skip
+    prediction = replace(prediction_of("low", 80.0), segments=tuple(halves))
+    calls = []
+
+    def probability(windows, i):
+        calls.append(i)
+        return 1 / (1 + np.exp(-windows[:, :, :14].mean(axis=(1, 2)) / 20))
+
+    explanation = explain(probability, frames, prediction, "low", config)
+    assert len(calls) == MAX_WINDOWS and (min(calls), max(calls)) == (10, 19)
+    assert [round(start / 4) for start, _ in explanation.examined] == calls
+    assert min(start for start, _ in explanation.top_spans()) >= 40 and not explanation.weights[:39].any()
+    calls.clear()
+    explain(probability, frames, prediction, "neither", config)
+    assert len(calls) == MAX_WINDOWS
 
 
 def test_silence_at_the_end_of_a_song_is_no_evidence(classifier):

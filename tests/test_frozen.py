@@ -115,6 +115,8 @@ def test_all_clips_are_in_a_model_whose_metrics_come_from_cross_validation(base,
     assert [member["architecture"] for member in card["members"]] == ["frozen", "tagger"]
     assert "keras" not in card["versions"] and "45 held-out tracks of 5 folds by artist" in card["calibration"]["data"]
     assert [step.network for step in steps if step.done][::5] == ["fold 1 of 5: frozen", "frozen"]
+    alone = card["calibration"]["branches_alone"]
+    assert set(alone) == {"frozen", "tagger"} and all(item["accuracy"] > 0.6 for item in alone.values())
     classifier, correct = Classifier(saved), [0, 0]
     for track in dataset.tracks:
         features = dataset.features(track, config.features, True)
@@ -139,6 +141,7 @@ def test_command_line_trains_on_own_clips_and_evaluates_on_others(base, run, wav
     status, out, err = run("train", tmp_path / "own", "--out", tmp_path / "run")
     assert status == 0 and "configuration transfer" in err and "10 train, 0 valid, 0 test" in err
     assert "branches: frozen" in err and "5 folds by track; C chosen by cross-validation" in err
+    assert "in cross-validation: frozen alone" in err and "; together " in err
     assert "cross-validation" in out and "(10 tracks" in out
     status, out, err = run("evaluate", tmp_path / "run", tmp_path / "other")
     assert status == 0 and "6 tracks that the model wasn't trained on" in out and "warning" not in err

@@ -25,13 +25,15 @@ import soundfile
 
 from musicclass import LibraryError
 from musicclass.datasets.cache import cache_folder
+from musicclass.library import table as table_module
 from musicclass.library.report import html_report
 from musicclass.library.results import ResultStore
 from musicclass.library.run import ScanOptions, run
-from musicclass.library.table import prediction_row, rounded, table_row
+from musicclass.library.table import columns, prediction_row, table_row, write
 from musicclass.prediction import Prediction
 from tests import faulty_tasks
 from tests.conftest import ROOT, make_music, make_noise
+from tests.serving import wait_for
 
 OPTIONS = ScanOptions(workers=2)
 
@@ -66,7 +68,7 @@ def table(songs, tmp_path_factory) -> Path:
     summary = run([str(songs)], out, options, on_progress=lambda state: done.append(state.done))
     assert summary.failures == {"unreadable": 2, "invalid": 1, "too_short": 1, "silent": 1}
     assert summary.genres.total() == 5 and summary.audio_seconds == pytest.approx(60, abs=1)
-    assert (summary.processed, summary.failed, done) == (10, 5, list(range(11)))
+    assert (summary.processed, summary.failed, done) == (10, 5, [*range(11), 10])
     return out
 
 
@@ -75,7 +77,7 @@ def test_rows_equal_predictions_of_the_classifier(songs, table, classifier):
     assert len(rows) == 10 and list(rows) == sorted(rows)
     for suffix in ("wav", "flac", "ogg", "mp3", "aiff"):
         row = rows[f"song.{suffix}"]
-        predicted = rounded(classifier.predict(songs / f"song.{suffix}").to_dict())
+        predicted = classifier.predict(songs / f"song.{suffix}").to_dict()
         probabilities = predicted.pop("probabilities")
         assert row["status"] == "ok" and row["error"] is None
         assert {name: row[name] for name in predicted} == predicted | {
@@ -173,12 +175,16 @@ def test_no_second_analysis_of_the_same_audio(tmp_path, songs, table, monkeypatc
     shutil.copytree(songs, music)
     shutil.copy(f"{table}.journal", f"{out}.journal")
     file = mutagen.File(music / "song.flac")
-    file["genre"] = "Jazz"
+    file.update(genre="Jazz", title="=1+1", artist="A\nB", date="1999-12-31")
     file.save()
     shutil.copy(music / "song.mp3", music / "copy.mp3")
     summary = run([str(music)], out, OPTIONS)
     assert (summary.files, summary.processed, summary.reused) == (11, 11, 6), "a moved folder, a retag and a copy"
     before, after = ({Path(row["file"]).name: row for row in read(path)} for path in (table, out))
+    tags = [after["song.flac"][name] for name in ("title", "artist", "year", "genre_tag")]
+    assert tags == ["=1+1", "A B", 1999, "Jazz"] and after["song.wav"]["title"] is None
+    table_module.write(tmp_path / "t.csv", after.values(), list(after["song.flac"]))
+    assert ",'=1+1,A B,1999,Jazz," in (tmp_path / "t.csv").read_text()
     for name in ("song.flac", "song.wav", "copy.mp3"):
         scores = {key: value for key, value in after[name].items() if key.startswith("prob_")}
         assert scores.items() <= before[name.replace("copy", "song")].items()
@@ -229,6 +235,49 @@ def test_interrupted_run_resumes_to_the_same_table(folder, tmp_path, sent):
     repeated = set(before) & set(processed(tmp_path)[len(before) :])
     assert len(repeated) <= 2, "at most the files in progress"
     assert interrupted.read_bytes() == complete.read_bytes()
+
+
+@pytest.mark.slow
+def test_watched_folders(tmp_path, songs):
+    pytest.importorskip("watchfiles")
+    music, out = tmp_path / "music", tmp_path / "music/genres.jsonl"
+    music.mkdir()
+    shutil.copy(songs / "song.wav", music)
+    command = [
+        sys.executable,
+        "-m",
+        "musicclass",
+        "library",
+        str(music),
+        "--out",
+        str(out),
+        "--model",
+        "gtzan",
+        "--watch",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def names() -> list[str]:
+        return [Path(row["file"]).name for row in read(out)] if out.exists() else []
+
+    wait_for(lambda: names() == ["song.wav"])
+    data = (songs / "song.mp3").read_bytes()
+    with (music / "new.mp3").open("wb") as file:  # slowly
+        for part in (data[: len(data) // 2], data[len(data) // 2 :]):
+            file.write(part)
+            file.flush()
+            time.sleep(1.5)
+    wait_for(lambda: names() == ["new.mp3", "song.wav"])
+    assert {row["status"] for row in read(out)} == {"ok"}
+    (music / "song.wav").unlink()
+    wait_for(lambda: names() == ["new.mp3"])
+    written = out.stat().st_mtime_ns
+    (music / "cover.jpg").touch()
+    time.sleep(3)
+    assert out.stat().st_mtime_ns == written, "only music counts"
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=30)[1]
+    assert process.returncode == 0 and "Traceback" not in err and "1 file processed, 0 failed" in err
 
 
 def test_second_run_on_the_same_table_is_refused(folder, tmp_path):
@@ -310,6 +359,24 @@ def report_data(page: str) -> dict:
     return json.loads(page.split('id="data">')[1].split("</script>")[0])
 
 
+def test_csv_is_read_by_the_sniffer_of_duckdb(tmp_path):
+    duckdb, names = pytest.importorskip("duckdb"), columns(["jazz"], True, False)
+    ok = {"genre": "jazz", "confidence": 0.5, "prob_jazz": 1.0, "seconds_lost": 0.0, "segments": [{"genre": "jazz"}]}
+    files = [f"/music/{name}.mp3" for name in ("a", 'b, "live"', "c;\t|", "d\ne", "=f", "g'h")]
+    rows = [{"modified": 0, "file": file, **(ok if file < "/music/c" else {"error": file})} for file in files]
+    write(tmp_path / "genres.csv", (table_row(row, names) for row in rows), names)
+    read = duckdb.sql(f"select file, seconds_lost, error from read_csv('{tmp_path}/genres.csv')")
+    assert read.fetchall() == [(row["file"], row.get("seconds_lost"), row.get("error")) for row in rows]
+    assert read.types[1] == "DOUBLE"
+
+
+def test_report_has_all_files():
+    row = {"genre": "jazz", "confidence": 0.5, "duration": 60.0, "status": "ok"}
+    rows = ({"file": f"/music/{i}.mp3", **row} for i in range(30_000))
+    text = html_report(rows, Counter(jazz=30_000), Counter(), ["jazz"], "model")
+    assert len(report_data(text)["rows"]) == 30_000 and len(text) < 30_000 * 60
+
+
 def test_report_of_an_empty_library():
     assert report_data(html_report([], Counter(), Counter(), ["jazz"], "model"))["files"] == 0
 
@@ -331,17 +398,18 @@ import sys
 from pathlib import Path
 from musicclass.library import run as runner
 row = {"duration": 60.0, "genre": "jazz", "top_genre": "jazz", "confidence": 0.5, "familiarity": 1.0, "status": "ok"}
+row |= {"prob_jazz": 0.5, "prob_pop": 0.5}
 runner.predict_files = lambda files, *_: ((file, row) for file in files)
 name = "/music/artist {:03}/a song with a long name {}.mp3"
-runner.scan = lambda names: ((name.format(i // 1000, i), i, i) for i in range(300_000))
+runner.scan = lambda names: ((name.format(i // 1000, i), i, i) for i in range(100_000))
 out = Path(sys.argv[1])
 summary = runner.run([sys.argv[1]], out / "g.parquet", runner.ScanOptions(), out / "r.html")
-assert summary.files == summary.processed == 300_000
+assert summary.files == summary.processed == 100_000
 print(next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 400, "megabytes"
-    assert pyarrow.parquet.ParquetFile(tmp_path / "g.parquet").metadata.num_rows == 300_000
+    assert pyarrow.parquet.ParquetFile(tmp_path / "g.parquet").metadata.num_rows == 100_000
     shutil.rmtree(tmp_path)
 
 
@@ -354,7 +422,7 @@ def test_paths_in_tables_do_not_depend_on_the_locale(monkeypatch):
 def test_tables_have_six_significant_digits():
     scores = {"blues": 1.8854551871794221e-305, "jazz": 0.123456789}
     prediction = Prediction("a", "jazz", "jazz", 0.123456789, 1.0, scores, 3.0, (), "gtzan", {})
-    row = prediction_row(prediction, False, False)
+    row = prediction_row(prediction, False)
     assert (row["prob_blues"], row["prob_jazz"], row["confidence"]) == (1.88546e-305, 0.123457, 0.123457)
 
 

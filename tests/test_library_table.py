@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +15,12 @@ import schemathesis
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
-from sklearn.decomposition import PCA
 
 from musicclass.audio_files import unescape_path
 from musicclass.datasets import open_dataset
 from musicclass.errors import LibraryError
-from musicclass.server import library_table
-from musicclass.server.library_table import PROB_FLOOR, LibraryTable, project, short_name
+from musicclass.library import corrections
+from musicclass.server.library_table import LibraryTable, short_name
 from tests.conftest import RATE, make_music, make_noise, make_tone
 from tests.serving import main_of, running
 
@@ -45,6 +46,19 @@ def corrections_of(table: Path) -> Path:
     return table.with_name(table.name + ".corrections.csv")
 
 
+def read_map(data: bytes) -> tuple[dict, np.ndarray]:
+    """The header, and the columns as one structured array."""
+    start = 4 + int.from_bytes(data[:4], "little")
+    header = json.loads(data[4:start])
+    columns, n = {}, header["songs"]
+    types = {"position": ("<f4", 2), "year": ("<u2", 1), "genre": ("u1", 1), "confidence": ("u1", 1), "tag": ("u1", 1)}
+    for name, (kind, width) in types.items():
+        columns[name] = np.frombuffer(data, kind, n * width, start).reshape(n, width).squeeze(1 if width == 1 else ())
+        start += columns[name].nbytes
+    assert start == len(data)
+    return header, columns
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_table_of_the_library_command(tmp_path, suffix):
@@ -59,9 +73,8 @@ def test_table_of_the_library_command(tmp_path, suffix):
         overview = client.get("/v1/library").json()
         assert (overview["songs"], overview["failed"], overview["corrected"]) == (3, {"unreadable": 1}, 0)
         assert sum(overview["genres"].values()) == 3 and len(overview["model_genres"]) == 12
-        points = client.get("/v1/library/map").json()
-        assert points["rows"] == [0, 1, 2]
-        assert [name.split(" / ")[-1] for name in points["names"]] == ["music.wav", "noise.wav", "tone.wav"]
+        header, columns = read_map(client.get("/v1/library/map").content)
+        assert header["songs"] == 3 and len(set(map(tuple, columns["position"].tolist()))) == 3
         matching = client.get("/v1/library/songs", params={"text": "TONE wav"}).json()
         assert [song["row"] for song in matching["songs"]] == [2]
         audio = client.get("/v1/library/songs/2/audio", headers={"Range": "bytes=0-3"})
@@ -106,7 +119,7 @@ def test_correction_that_cannot_be_saved_changes_nothing(server, monkeypatch):
         raise OSError(28, "No space left on device")
 
     server.put("/v1/library/songs/0/correction", json={"genre": "blues"})
-    monkeypatch.setattr(library_table, "write_text", fail)
+    monkeypatch.setattr(corrections, "write_text", fail)
     response = server.put("/v1/library/songs/0/correction", json={"genre": "soul"})
     assert response.status_code == 507 and "No space" in response.json()["detail"]
     assert server.get("/v1/library/songs/0").json()["correction"] == "blues"
@@ -147,26 +160,57 @@ def test_responses_conform_to_openapi(server):
 def test_songs_are_found_and_ordered(small):
     table = LibraryTable(small)
     a, b = table.tracks()
-    assert table.find(order="least_confident") == [b, a]
-    assert table.find(order="most_confident") == table.find(order="path") == table.find(order="genre") == [a, b]
-    assert table.find(genre="unknown") == [b]
-    assert table.find("nothing") == []
-    table.corrections.write("/m/b.mp3", "rock", "unknown")
+    assert table.find(order="least_confident").tolist() == [1, 0]
+    for order in ("most_confident", "path", "genre"):
+        assert table.tracks(table.find(order=order)) == [a, b]
+    assert table.tracks(table.find(genre="unknown")) == [b]
+    assert table.find("nothing").tolist() == []
+    table.corrections.write([("/m/b.mp3", "unknown")], "rock")
     assert table.counts() == {"jazz": 1, "rock": 1}
-    assert table.find(genre="unknown") == []
-    assert table.find(corrected=False) == [a]
-    assert [track.correction for track in table.find(corrected=True)] == ["rock"]
+    assert table.find(genre="unknown").tolist() == []
+    assert table.tracks(table.find(corrected=False)) == [a]
+    assert [track.correction for track in table.tracks(table.find(corrected=True))] == ["rock"]
 
 
-def test_projection_equals_pca_of_scikit_learn():
-    probabilities = np.random.default_rng(0).dirichlet(np.full(10, 0.3), 500).astype(np.float32)
-    points, explained = project(probabilities)
-    logs = np.log(np.maximum(probabilities, PROB_FLOOR))
-    ratios = logs - logs.mean(axis=1, keepdims=True)
-    reference = PCA(2, svd_solver="full").fit(ratios)
-    assert explained == pytest.approx(reference.explained_variance_ratio_.sum(), rel=1e-4)
-    for axis, expected in enumerate(reference.transform(ratios).T):
-        assert abs(np.corrcoef(points[:, axis], expected)[0, 1]) == pytest.approx(1, abs=1e-5)
+def test_songs_whose_genre_is_not_in_their_tags(tmp_path):
+    tags = {"jazz": "Acid Jazz; Pop", "hiphop": "Hip-Hop", "rock": "Pop", "unknown": "Pop", "blues": ""}
+    path = tmp_path / "t.csv"
+    rows = [
+        f"/m/{i}.mp3,{genre},rock,0.5,10,1,ok,{tag},T{i},A,19{i}0-01,0.{i},0.0"
+        for i, (genre, tag) in enumerate(tags.items())
+    ]
+    head = "file,genre,top_genre,confidence,duration,prob_rock,status,genre_tag,title,artist,year,map_x,map_y"
+    path.write_text("\n".join([head, *rows]))
+    table = LibraryTable(path)
+    assert [track.genre for track in table.tracks(table.find(disagreeing=True))] == ["rock"]
+    assert [(track.name, track.year) for track in table.tracks([1])] == [("A – T1", 1910)]
+    columns = read_map(table.map())[1]
+    assert columns["year"].tolist() == [1900, 1910, 1920, 1930, 1940]
+    np.testing.assert_allclose(columns["position"], [[i / 10, 0] for i in range(5)], rtol=1e-6)
+
+
+def test_selections_are_labelled_and_exported(server, small):
+    revision = server.get("/v1/library").json()["revision"]
+    playlist = server.post("/v1/library/playlist", json={"rows": [1, 0], "revision": revision})
+    assert playlist.text.splitlines()[2::2] == ["/m/b.mp3", "/m/a.mp3"]
+    saved = server.put("/v1/library/corrections", json={"rows": [0, 1], "genre": "soul", "revision": revision})
+    assert saved.json() == {"songs": 2}
+    header, columns = read_map(server.get("/v1/library/map").content)
+    assert header["genres"] == ["soul"] and columns["genre"].tolist() == [0, 0]
+    assert columns["confidence"].tolist() == [229, 51]
+    assert np.frombuffer(server.get("/v1/library/rows", params={"genre": "soul"}).content, "<u4").tolist() == [1, 0]
+    server.put("/v1/library/corrections", json={"rows": [1], "genre": None})
+    assert [song["correction"] for song in server.get("/v1/library/songs?rows=1&rows=0").json()["songs"]] == [
+        None,
+        "soul",
+    ]
+    for rows, genre, status in (([], "soul", 422), ([2], "soul", 404), ([0], "unknown", 422)):
+        assert server.put("/v1/library/corrections", json={"rows": rows, "genre": genre}).status_code == status
+    small.write_text(small.read_text() + "\n" + ROWS[0].replace("/a.", "/0."))
+    stale = server.post("/v1/library/playlist", json={"rows": [0], "revision": revision})
+    assert stale.status_code == 409 and server.get("/v1/library").json()["songs"] == 3, "it is read again"
+    small.write_text("no table")
+    assert server.get("/v1/library").json()["songs"] == 3
 
 
 @pytest.mark.parametrize(("name", "text", "detail"), [
@@ -177,7 +221,10 @@ def test_projection_equals_pca_of_scikit_learn():
     ("t.csv", f"{HEAD}\n/m/a.mp3,jazz", "table of musicclass"),
     ("t.jsonl", "{", "table of musicclass"),
     ("t.parquet", "PAR1", "table of musicclass"),
-    ("t.csv", None, "No such file"),
+    ("t.csv", None, "(No such file or directory)"),
+    ("t.jsonl", "[" * 100_000, "nested too deeply"),
+    ("t.jsonl", "[1]", "isn't an object"),
+    ("t.csv", f"{HEAD}\n/{'a' * 100_000},jazz,jazz,0.9,10,0.9,0.1,ok", "100,001 characters"),
     ("t.txt", "", "end in .parquet, .csv or .jsonl"),
 ])  # fmt: skip
 def test_invalid_tables_are_rejected(tmp_path, capsys, name, text, detail):
@@ -189,17 +236,25 @@ def test_invalid_tables_are_rejected(tmp_path, capsys, name, text, detail):
     assert str(path) in error and detail in error
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipes_and_folders_are_refused_at_once(tmp_path, capsys):
+    os.mkfifo(tmp_path / "t.csv")
+    for path, detail in ((tmp_path / "t.csv", "not a regular file"), (".", "has to end in .parquet")):
+        assert main_of("serve", "--port", "0", "--library", str(path)) == 2
+        assert detail in capsys.readouterr().err
+
+
 def test_edits_of_others_to_the_corrections_are_kept(small):
     corrections = LibraryTable(small).corrections
     corrections.path.write_text("track,genre,predicted,artist\n/m/a.mp3,rock,jazz,Amália\n", encoding="utf-8")
-    corrections.write("/m/b.mp3", 'so"ul, neo', "unknown")
-    corrections.write("/m/a.mp3", "pop", "jazz")
+    corrections.write([("/m/b.mp3", "unknown")], 'so"ul, neo')
+    corrections.write([("/m/a.mp3", "jazz")], "pop")
     assert corrections.read() == {"/m/a.mp3": "pop", "/m/b.mp3": 'so"ul, neo'}
     assert corrections.text().splitlines() == [
         "track,genre,predicted,artist", "/m/a.mp3,pop,jazz,Amália", '/m/b.mp3,"so""ul, neo",unknown,']  # fmt: skip
     assert corrections.text() == corrections.path.read_bytes().decode()
     corrections.path.write_text("song;genre\na;b\n")
-    for read in (lambda: LibraryTable(small), lambda: corrections.write("/m/a.mp3", "blues", "jazz")):
+    for read in (lambda: LibraryTable(small), lambda: corrections.write([("/m/a.mp3", "jazz")], "blues")):
         with pytest.raises(LibraryError, match="move it away"):
             read()
     assert corrections.path.read_text() == "song;genre\na;b\n"

@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -20,14 +21,18 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from musicclass import tagger
+from musicclass.library.genre_tags import read_genres
 from musicclass.library.report import html_report
 from musicclass.model_page import render_model
 from musicclass.saved_model import MODEL, load_model, save_model
+from musicclass.server.app import STATIC
 from musicclass.training.browser_graph import build_browser_graphs
+from musicclass.windows import SWITCHING_COST, most_probable_path
 from tests import pages
 from tests.conftest import RATE, SHARED, make_music, make_noise
 from tests.pages import add_songs, open_page, require, require_runtime, switch_to_browser, wait_until_done
 from tests.serving import main_of, running, wait_for
+from tests.test_library_table import read_map
 from tests.test_tagger_branch import add_tagger_branch
 
 CLIPS = SHARED / "gtzan/genres_original"
@@ -38,21 +43,27 @@ EXPLAIN_IN_BROWSER = """async ([data, genre]) => {
     const {log_mel, ...explanation} = await explainInBrowser(file, genre, () => {});
     return explanation;
 }"""
+PATH_IN_BROWSER = """async ([rows, cost]) =>
+    (await import("/static/browser-worker.js")).mostProbablePath(rows, cost)"""
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 PIXEL = (
     """(canvas, [x, y]) => [...canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data]"""
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    require(pages.CHROMIUM, "needs Chromium: apt install chromium")
-    with pages.launch_browser() as chromium:
-        yield chromium
+BACKGROUNDS = "all => all.map(each => getComputedStyle(each).backgroundColor)"
 
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return pages.write_songs(tmp_path_factory.mktemp("songs"))
+
+
+@pytest.fixture(scope="module")
+def browser(songs: list[Path]) -> Iterator[Browser]:
+    require(pages.CHROMIUM, "needs Chromium: apt install chromium")
+    with pages.launch_browser(microphone=songs[1]) as chromium:
+        yield chromium
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +74,8 @@ def server() -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def library_server(songs: list[Path]) -> Iterator[httpx.Client]:
-    table = songs[0].with_name("genres.csv")
-    main_of("library", *map(str, songs), "--out", str(table))
+    table = songs[0].with_name("genres.parquet")
+    main_of("library", *map(str, songs), "--out", str(table), "--embeddings")
     with running(library=table) as client:
         yield client
 
@@ -132,19 +143,19 @@ def test_song_is_classified_on_the_server_and_exported(page: Page, songs: list[P
     add_songs(page, songs[1], songs[3], hostile)
     hostile.unlink()
     prediction = server.post("/v1/predict?name=Disco.wav", content=disco).json()
-    card = page.locator("article").first
+    card = page.locator("#cards article").first
     expect(card.locator(".headline")).to_have_text("electronic")
     expect(card.locator(".confidence")).to_have_text(f"{round(100 * prediction['confidence'])}% confident")
-    expect(card.locator(".bars li").first).to_contain_text("electronic")
+    expect(card.locator(".probabilities .legend li").first).to_contain_text("electronic")
     expect(card.locator(".bars li")).to_have_count(len(prediction["probabilities"]))
-    expect(page.locator("h2").nth(2)).to_have_text(hostile.name)
+    expect(page.locator("#cards h2").nth(2)).to_have_text(hostile.name)
     expect(page.locator("#status")).to_have_text("2 of 3 songs classified, 1 failed.")
     rows = list(csv.DictReader(exported(page, "CSV").splitlines()))
     assert [row["file"] for row in rows] == ["Disco.wav", "Broken.mp3", f"'{hostile.name}"]
     probabilities = {f"prob_{genre}": f"{value:.6f}" for genre, value in prediction["probabilities"].items()}
     assert rows[0] == {name: str(prediction[name]) for name in ("file", "genre", "top_genre")} | {
         "confidence": f"{prediction['confidence']:.6f}", "familiarity": f"{prediction['familiarity']:.6f}",
-        "duration": "24.000", "tags": ", ".join(prediction["tags"]), **probabilities, "error": "",
+        "duration": "24.000", "tags": ", ".join(prediction["tags"]), "label": "", **probabilities, "error": "",
     }  # fmt: skip
     assert "not audio" in rows[1]["error"]
     assert predictions(page)["Disco.wav"] == prediction
@@ -160,6 +171,17 @@ def test_browser_alone_predicts_as_the_server_does(page: Page, songs: list[Path]
     assert None in {segment["genre"] for segment in segments}
 
 
+def test_browser_finds_the_most_probable_path_as_python_does(page: Page) -> None:
+    require_runtime()
+    rng = np.random.default_rng(0)
+    for cost in (0.0, SWITCHING_COST, 1e9):
+        probabilities = rng.dirichlet(np.full(12, 0.3), 40).astype(np.float32)
+        probabilities[[0, 17]] = 0
+        in_browser = page.evaluate(PATH_IN_BROWSER, [probabilities.tolist(), cost])
+        assert in_browser == most_probable_path(probabilities, cost)
+        assert (in_browser == page.evaluate(PATH_IN_BROWSER, [probabilities.tolist()])) == (cost == SWITCHING_COST)
+
+
 @pytest.mark.slow
 def test_browser_alone_runs_the_tagger_as_the_server_does(
     browser: Browser, tagger_server: httpx.Client, songs: list[Path], tmp_path: Path
@@ -169,10 +191,10 @@ def test_browser_alone_runs_the_tagger_as_the_server_does(
     soundfile.write(gap, np.concatenate([make_music(8), np.zeros(10 * RATE), make_music(100)]), RATE)
     with open_page(browser, str(tagger_server.base_url)) as page:
         in_browser = check_browser_against_server(page, [*songs[:3], short, gap])
-        for card, name in zip(page.locator("article").all(), in_browser, strict=True):
+        for card, name in zip(page.locator("#cards article").all(), in_browser, strict=True):
             expect(card.locator(".tags li")).to_have_text(list(in_browser[name]["tags"]))
-        n_unknown = page.locator(".headline", has_text="unknown").count()
-        assert page.locator(".tags.prominent:visible").count() == n_unknown > 0
+        n_unknown = page.locator("#cards .confidence", has_text="closest to").count()
+        assert page.locator("#cards .headline", has_text="Closest to").count() == n_unknown > 0
 
 
 @pytest.mark.slow
@@ -197,7 +219,7 @@ def test_browser_alone_reports_errors_and_drops_removed_songs(page: Page, songs:
     page.get_by_role("button", name="Remove Two genres.wav").click()
     add_songs(page, songs[2])
     expect(page.locator("#status")).to_have_text("1 of 1 song classified.")
-    expect(page.locator("article")).to_have_count(1)
+    expect(page.locator("#cards article")).to_have_count(1)
 
 
 @pytest.mark.slow
@@ -222,15 +244,17 @@ def test_explanation_is_shown_and_played(page: Page, songs: list[Path]) -> None:
     add_songs(page, songs[1])
     button = page.get_by_role("button", name="Why?")
     button.click()
-    expect(page.locator(".explanation p").first).to_contain_text("evidence for electronic", timeout=pages.TIMEOUT)
+    said = page.locator(".explanation p").first
+    expect(said).to_contain_text("evidence for electronic", timeout=pages.TIMEOUT)
     expect(button).to_have_attribute("aria-expanded", "true")
-    parts = page.get_by_role("button", name="Play these parts")
-    start = re.search(r"\((\d+):(\d+)", parts.text_content() or "")
+    start = re.search(r"at (\d+):(\d+)", said.text_content() or "")
     assert start
-    parts.click()
-    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.get_by_role("button", name="Play these parts").click()
+    expect(page.locator("#player-play")).to_have_text("Pause")
     seconds = 60 * int(start[1]) + int(start[2])
-    expect(page.locator(".time")).to_have_text(re.compile("|".join(f"0:{seconds + i:02d} /" for i in range(3))))
+    expect(page.locator("#player-time")).to_have_text(re.compile("|".join(f"0:{seconds + i:02d} /" for i in range(3))))
+    page.get_by_label("Why not").select_option("rock")
+    expect(page.locator(".against")).to_contain_text(re.compile("against rock"), timeout=pages.TIMEOUT)
     button.click()
     expect(page.locator(".explanation")).to_be_hidden()
 
@@ -240,24 +264,50 @@ def test_timeline_shows_segments_and_seeks(page: Page, songs: list[Path]) -> Non
     add_songs(page, songs[0])
     segments = predictions(page)["Two genres.wav"]["segments"]
     assert [segment["top_genre"] for segment in (segments[0], segments[-1])] == ["electronic", "classical"]
-    canvas, slider = page.locator(".strip canvas"), page.get_by_role("slider")
-    colors = [canvas.evaluate(PIXEL, [(i + 0.5) / len(segments), 0.9]) for i in range(len(segments))]
+    page.locator("#cards .timeline-of-card").click(position={"x": 5, "y": 40})
+    canvas, slider = page.locator("#scope"), page.get_by_role("slider", name="Position")
+    row = 1 - (18 + 20) / 96  # of the timeline, below the names of its parts
+    colors = [canvas.evaluate(PIXEL, [(i + 0.5) / len(segments), row + 0.1]) for i in range(len(segments))]
     assert colors[0] != colors[-1]
     box = canvas.bounding_box()
     assert box
-    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 30)
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 20)
     page.mouse.move(0, 0)
-    expect(page.locator(".time")).to_have_text(re.compile(r"0:(18|19|20|21|22) / 0:24"))
-    page.get_by_role("button", name="Pause").click()
-    assert 17.5 < slider.evaluate("input => Number(input.value)") < 23
-    assert canvas.evaluate(PIXEL, [0.1, 0.365]) != canvas.evaluate(PIXEL, [0.99, 0.365])  # the played part is in color
+    expect(page.locator("#player-time")).to_have_text(re.compile(r"0:(36|37|38|39|40) / 0:48"))
+    page.locator("#player-play").click()
+    expect(page.locator("#player-play")).to_have_text("Play")
+    assert canvas.evaluate(PIXEL, [0.1, 0.24]) != canvas.evaluate(PIXEL, [0.99, 0.24])  # the played part is in color
     slider.focus()
     page.keyboard.press("Home")
-    expect(page.locator(".time")).to_have_text("0:00 / 0:24")
-    expect(slider).to_have_attribute("aria-valuetext", re.compile("^0:00, electronic"))
+    expect(page.locator("#player-time")).to_have_text("0:00 / 0:48")
+    page.keyboard.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("^0:05, electronic"))
+    page.locator("#cards h2").click()
+    page.keyboard.press("Space")
+    expect(page.locator("#player-play")).to_have_text("Pause")
+    page.get_by_label("Zoom").fill("2")
+    page.get_by_role("button", name="Spectrogram").click()
+    expect(page.locator("#scope")).to_have_css("height", "230px")
+    page.get_by_role("button", name="Close the player").click()
+    expect(page.locator("#player")).to_be_hidden()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save image").click()
     assert download.value.path().read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.slow
+def test_songs_that_the_browser_cannot_play_say_so(page: Page, songs: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / "odd.au"
+    soundfile.write(odd, make_music(5), RATE)
+    add_songs(page, odd, songs[1])
+    page.get_by_role("button", name="Play odd.au").click()
+    for _ in range(2):
+        expect(page.locator("#player-now")).to_contain_text("This browser can't play it")
+        expect(page.locator("#player-play")).to_have_text("Play")
+        page.locator("#player-play").click()
+    page.get_by_role("button", name="Next song").click()
+    expect(page.locator("#player-time")).to_have_text("0:01 / 0:24")
+    expect(page.locator("#player-now")).to_contain_text("electronic")
 
 
 @pytest.mark.slow
@@ -266,20 +316,20 @@ def test_unknown_and_too_large_files_say_why(page: Page, songs: list[Path], tmp_
     soundfile.write(large, np.tile(make_music(60), 2), RATE)
     assert large.stat().st_size > pages.MAX_UPLOAD
     add_songs(page, songs[2], large)
-    expect(page.locator(".headline").first).to_have_text("unknown")
-    expect(page.locator(".confidence").first).to_contain_text("unlike the training data; closest to ")
+    expect(page.locator("#cards .headline").first).to_contain_text("Closest to ")
+    expect(page.locator("#cards .confidence").first).to_contain_text("unlike the training data; closest to ")
     expect(page.get_by_role("alert")).to_have_text("large.wav: larger than 5 MB, the server's limit")
 
 
 @pytest.mark.slow
 def test_songs_are_ordered_filtered_compared_and_removed(page: Page, songs: list[Path]) -> None:
     add_songs(page, *songs)
-    names = page.locator("article h2")
+    names = page.locator("#cards h2")
     for order, first in (("name", "Broken"), ("most_confident", "Two genres"), ("disco", "Disco")):
         page.get_by_label("Order").select_option(order)
         expect(names.first).to_contain_text(first)
     page.get_by_label("Show").fill("noise")
-    expect(page.locator("article:visible")).to_have_count(1)
+    expect(page.locator("#cards article:visible")).to_have_count(1)
     page.get_by_label("Show").fill("")
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("#compare tbody th")).to_have_text(["Disco.wav", "Two genres.wav", "Noise.wav"])
@@ -302,19 +352,19 @@ def test_songs_outlast_the_page_and_are_listed_once(page: Page, songs: list[Path
     page.get_by_role("link", name="Songs").click()
     expect(page.locator("#status")).to_have_text("1 of 2 songs classified, 1 failed.")
     assert predictions(page) == before
-    page.get_by_role("button", name="Play", exact=True).click()
-    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.get_by_role("button", name="Play Disco.wav").first.click()
+    expect(page.get_by_role("button", name="Pause Disco.wav").first).to_be_visible()
     page.get_by_role("button", name="Try failed songs again").click()
     wait_until_done(page)
     expect(page.get_by_role("alert")).to_contain_text("not audio")
     page.get_by_role("button", name="Remove Disco.wav").click()
     page.reload()
-    expect(page.locator("article h2")).to_have_text(["Broken.mp3"])
+    expect(page.locator("#cards h2")).to_have_text(["Broken.mp3"])
     page.route("**/v1/predict?*", lambda route: None)
     page.set_input_files("#files", songs[2])
     asked: list[str] = []
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
-    page.locator("h2").first.click()  # Chromium asks only after a gesture
+    page.locator("#cards h2").first.click()  # Chromium asks only after a gesture
     page.reload()
     assert asked == ["beforeunload"]
 
@@ -369,15 +419,144 @@ def test_folders_and_dropped_files_are_added(page: Page, songs: list[Path], tmp_
 
 
 @pytest.mark.slow
-def test_microphone_is_recorded(page: Page) -> None:
-    page.evaluate("() => { for (let i = 0; i < 3; i++) document.getElementById('record').click(); }")  # impatient
-    expect(page.get_by_role("button", name="Stop")).to_be_visible()
-    page.wait_for_timeout(2500)
-    page.get_by_role("button", name="Stop").click()
-    expect(page.locator("article h2")).to_have_text(re.compile("^Recording .*webm$"))  # one
+def test_live_mode_predicts_what_the_microphone_plays(page: Page, songs: list[Path], server: httpx.Client) -> None:
+    require_runtime()
+    expected = server.post("/v1/predict", content=songs[1].read_bytes()).json()
+    page.evaluate("() => { for (let i = 0; i < 3; i++) document.getElementById('listen').click(); }")  # impatient
+    expect(page.locator("#live-genre")).to_have_text(expected["genre"], timeout=pages.TIMEOUT)
+    expect(page.locator("#live-text")).to_contain_text("the last 10 seconds: ")
+    expect(page.locator("#live-spoken")).to_have_text(expected["genre"])
+    assert page.locator("#level").evaluate("meter => meter.value") > -60
+    page.get_by_role("button", name="Stop and keep").click()
+    expect(page.locator("#cards h2")).to_have_text(re.compile("^Recording .*webm$"))  # one
     wait_until_done(page)
-    expect(page.locator(".headline")).to_have_text("unknown")  # a beep
-    expect(page.get_by_role("button", name="Record", exact=True)).to_be_visible()
+    expect(page.locator("#cards .headline")).to_have_text(expected["genre"])
+    page.get_by_role("button", name="Listen", exact=True).click()
+    page.get_by_role("button", name="Stop and discard").click()
+    expect(page.locator("#cards h2")).to_have_count(1)
+    expect(page.get_by_role("button", name="Listen", exact=True)).to_be_focused()
+
+
+@pytest.mark.slow
+def test_many_songs_are_a_list_with_tags_labels_and_shares(page: Page, songs: list[Path], tmp_path: Path) -> None:
+    mutagen = pytest.importorskip("mutagen.id3")
+    files = [tmp_path / f"{i}.mp3" for i in range(5)]
+    samples, rate = soundfile.read(songs[1])
+    for i, file in enumerate(files):
+        soundfile.write(file, samples[: (8 + i) * rate], rate)
+    tags = mutagen.ID3()
+    tags.add(mutagen.TIT2(encoding=3, text="Title <b>"))
+    tags.add(mutagen.TPE1(encoding=3, text="Ärtist"))
+    tags.add(mutagen.APIC(mime="image/png", type=3, data=PNG))
+    tags.save(files[0])
+    add_songs(page, *files)
+    row = page.locator("#cards article").first
+    expect(row).to_have_class(re.compile("row"))
+    expect(row.locator("h2")).to_have_text("Title <b>")
+    expect(row.locator(".artist")).to_have_text("Ärtist")
+    expect(row.locator(".cover")).to_be_visible()
+    expect(row.locator(".result")).to_be_hidden()
+    row.get_by_role("button", name="Details").click()
+    row.get_by_label("Right genre").fill("synthwave")
+    page.keyboard.press("Enter")
+    assert {song["file"]: song.get("label") for song in predictions(page).values()}["0.mp3"] == "synthwave"
+    page.locator("#shares button").first.click()
+    expect(page.locator("#cards article:visible")).to_have_count(5)
+    page.get_by_label("Show").fill("ärtist")
+    expect(page.locator("#cards article:visible")).to_have_count(1)
+    page.reload()
+    expect(page.get_by_label("Right genre of 0.mp3")).to_have_value("synthwave")
+
+
+@pytest.mark.slow
+def test_controls_name_their_songs_and_keep_the_focus(page: Page, songs: list[Path]) -> None:
+    add_songs(page, songs[1], songs[3])
+    why = page.get_by_role("button", name="Why? Disco.wav")
+    why.press("Enter")
+    expect(page.locator(".explanation [role=status]").first).to_contain_text("Strongest evidence for ")
+    page.locator(".explanation canvas").wait_for()
+    for control in page.locator("#cards article :is(button, input, select, summary):visible").all():
+        expect(control).to_have_accessible_name(re.compile(r"Disco\.wav|Broken\.mp3"))
+    page.get_by_role("button", name="Play these parts").press("Enter")
+    page.set_viewport_size({"width": 1280, "height": 500})
+    page.get_by_role("button", name="Remove Broken.mp3").focus()
+    focused, player = (page.locator(selector).bounding_box() for selector in (":focus", "#player"))
+    assert focused and player and focused["y"] + focused["height"] <= player["y"]  # it isn't behind the player
+    page.get_by_label("Zoom").press("ArrowRight")
+    expect(page.get_by_label("Zoom")).to_have_attribute("aria-valuetext", "2 times")
+    page.get_by_role("slider", name="Position in Disco.wav").press("Escape")
+    expect(page.locator("#player")).to_be_hidden()
+    expect(page.get_by_role("button", name="Play Disco.wav")).to_be_focused()
+    page.get_by_label("Why not").press("Escape")
+    expect(page.locator(".explanation").last).to_be_hidden()
+    expect(why).to_be_focused()
+    page.get_by_role("button", name="Try failed songs again").press("Enter")
+    expect(page.get_by_role("button", name="Remove all")).to_be_focused()
+    wait_until_done(page)
+    page.get_by_label("Right genre of Disco.wav").focus()
+    page.evaluate("() => { const order = document.getElementById('order'); order.value = 'name'; "
+                  "order.dispatchEvent(new Event('input')); }")  # fmt: skip
+    expect(page.locator("#cards h2").first).to_have_text("Broken.mp3")
+    expect(page.get_by_label("Right genre of Disco.wav")).to_be_focused()
+    page.get_by_label("Show").fill("broken")
+    expect(page.locator("#cards article:visible")).to_have_count(1)
+    page.get_by_role("button", name="Remove Broken.mp3").press("Enter")
+    expect(page.get_by_role("button", name="Choose songs")).to_be_focused()  # the other song is hidden
+
+
+@pytest.mark.slow
+def test_large_text_and_forced_colors_lose_nothing(page: Page, songs: list[Path]) -> None:
+    add_songs(page, *songs)
+    page.get_by_role("button", name="Why?").first.click()
+    page.locator(".explanation canvas").wait_for()
+    page.get_by_role("button", name="Play Disco.wav").click()
+    page.set_viewport_size({"width": 320, "height": 700})
+    page.evaluate("""() => {
+        const style = new CSSStyleSheet();
+        style.replaceSync("html { font-size: 200% }");
+        document.adoptedStyleSheets = [style];
+    }""")
+    for view in ("Cards", "List"):
+        page.get_by_role("button", name=view, exact=True).click()
+        assert page.evaluate("() => document.documentElement.scrollWidth") == 320
+    for name in ("Zoom", "Volume"):
+        expect(page.get_by_role("slider", name=name)).to_be_visible()
+    page.emulate_media(forced_colors="active")
+    views = page.locator(".toggle button").evaluate_all(BACKGROUNDS)
+    assert views[0] == views[2] != views[1]  # the list is shown
+    page.get_by_role("button", name="Cards").click()
+    parts = page.locator(".stack i").evaluate_all(BACKGROUNDS)
+    assert len(set(parts)) > 5
+
+
+@pytest.mark.slow
+def test_listening_that_fails_says_why(browser: Browser, server: httpx.Client) -> None:
+    with open_page(browser, str(server.base_url)) as page:
+        page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('no device')); }")
+        page.get_by_role("button", name="Listen", exact=True).press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("Can't listen (no device)")
+        expect(page.get_by_role("button", name="Listen", exact=True)).to_be_focused()
+
+
+@pytest.mark.slow
+def test_similar_songs_of_the_library_are_on_the_card(
+    browser: Browser, library_server: httpx.Client, songs: list[Path]
+) -> None:
+    with open_page(browser, str(library_server.base_url)) as page:
+        add_songs(page, songs[1])
+        page.get_by_role("button", name="Similar songs").click()
+        similar = page.locator(".similar-songs li")
+        expect(similar).to_have_count(2)  # the others of the library
+        expect(similar.first).to_contain_text("Two genres.wav")
+
+
+@pytest.mark.slow
+def test_first_visit_shows_genres_and_an_example(page: Page, server: httpx.Client) -> None:
+    expect(page.locator("#genre-chips li")).to_have_text(server.get("/v1/model").json()["genres"])
+    expect(page.locator("#example .headline")).to_have_text("electronic")
+    manifest = server.get("/static/manifest.webmanifest")
+    assert manifest.headers["content-type"] == "application/manifest+json"
+    assert server.get(f"/static/{manifest.json()['icons'][0]['src']}").status_code == 200
 
 
 @pytest.mark.slow
@@ -408,7 +587,8 @@ def test_nothing_is_uploaded_once_the_switch_is_on(page: Page, songs: list[Path]
     expect(page.locator("#in-browser-status")).to_contain_text("On:", timeout=pages.TIMEOUT)
     wait_until_done(page)
     expect(page.locator("#status")).to_have_text("6 of 6 songs classified.")
-    page.get_by_role("button", name="Why?").first.click()  # of a song that the server classified
+    page.get_by_role("button", name="Details").first.click()  # of a song that the server classified
+    page.get_by_role("button", name="Why?").first.click()
     expect(page.locator(".explanation p").first).to_contain_text("Strongest evidence", timeout=pages.TIMEOUT)
     assert uploads == []
 
@@ -445,39 +625,137 @@ def test_model_page_shows_all_metrics_of_the_card(browser: Browser) -> None:
     assert "has no metrics" in render_model(card, [])
 
 
+def require_map() -> None:
+    require((STATIC / "twgl/version.txt").exists(), "needs d3 and twgl.js: python hatch_build.py, with npm")
+
+
 @pytest.mark.slow
 def test_library_is_searched_played_and_corrected(browser: Browser, library_server: httpx.Client) -> None:
     with open_page(browser, f"{library_server.base_url}/library") as page:
-        rows = page.locator("#songs tbody tr")
-        expect(rows).to_have_count(3)
-        points = library_server.get("/v1/library/map").json()
-        i = max(range(3), key=points["x"].__getitem__)  # at the right edge
-        box = page.locator("#map").bounding_box()
-        assert box
-        y = (points["y"][i] - min(points["y"])) / ((max(points["y"]) - min(points["y"])) or 1)
-        page.locator("#map").click(
-            position={"x": box["width"] - 14, "y": box["height"] - 14 - y * (box["height"] - 28)}
-        )
-        expect(page.locator("#tip")).to_contain_text(points["names"][i])
-        expect(page.locator("#playing-name")).to_have_text(points["names"][i])
+        items = page.locator("#songs li")
+        expect(items).to_have_count(3)
+        page.get_by_role("button", name="Play", exact=False).first.click()
         expect(page.locator("#audio")).to_have_js_property("error", None)
         page.locator("#playing-genre").fill("drone")
         page.keyboard.press("Enter")
         expect(page.locator("#corrected")).to_have_text("1 song has a manual label.")
-        expect(page.locator(f'#songs [data-row="{points["rows"][i]}"]')).to_have_value("drone")
-        others = rows.filter(has_not=page.locator(f'[data-row="{points["rows"][i]}"]'))
-        others.first.get_by_role("button", name="Confirm").click()
+        expect(items.first.locator("input")).to_have_value("drone")
+        expect(items.first).to_contain_text("drone corrected")
+        items.filter(has_not_text="drone").get_by_role("button", name="Confirm").first.click()
         expect(page.locator("#corrected")).to_have_text("2 songs have manual labels.")
+        page.locator("summary").click()
         with page.expect_download() as download:
             page.get_by_role("link", name="Download the labels").click()
         assert "drone" in download.value.path().read_text()
+        page.get_by_role("button", name="Songs similar to").first.press("Enter")
+        expect(page.get_by_role("button", name="Clear: Similar to")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.get_by_label("Filter by genre").get_by_role("button", name="drone").click()
+        expect(items).to_have_count(1)
         page.get_by_label("Search").fill("no such name")
         expect(page.locator("#total")).to_have_text("no such song")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_songs_are_played_selected_and_labelled_on_the_map(browser: Browser, library_server: httpx.Client) -> None:
+    require_map()
+    with open_page(browser, f"{library_server.base_url}/library") as page:
+        canvas, status = page.locator("#map[aria-label]"), page.locator("#total")
+        box = canvas.bounding_box()
+        header, columns = read_map(library_server.get("/v1/library/map").content)
+        positions = columns["position"]
+        row = int(positions[:, 1].argmax())
+        song = library_server.get(f"/v1/library/songs/{row}").json()
+        x, y = (0.5 + 0.475 * positions[row] * (1, -1)) * (box["width"], box["height"])
+        canvas.click(position={"x": x, "y": y})
+        expect(page.locator("#playing-name")).to_have_text(song["name"])
+        canvas.hover(position={"x": x + 3, "y": y})
+        expect(page.locator("#tip")).to_contain_text(song["name"])
+        page.get_by_role("button", name="Lasso").click()
+        page.evaluate("() => scrollTo(0, 0)")
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + x - 9, box["y"] + y - 9)
+        page.mouse.down()
+        for dx, dy in ((9, -9), (9, 9), (-9, 9)):
+            page.mouse.move(box["x"] + x + dx, box["y"] + y + dy)
+        page.mouse.up()
+        expect(status).to_have_text("1 of 1 song")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export").click()
+        assert download.value.path().read_text().splitlines()[2:] == [song["path"]]
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.get_by_label("Label all").fill("shoegaze")
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(status).to_have_text("Saved: 1 song is shoegaze.")
+        assert library_server.get(f"/v1/library/songs/{row}").json()["correction"] == "shoegaze"
+        page.get_by_role("button", name="Clear").click()
+        expect(page.locator("#songs li")).to_have_count(3)
+        for color, names in (("confidence", 5), ("tag", len(header["tags"])), ("genre", 0)):
+            page.get_by_label("Color").select_option(color)
+            expect(page.locator("#legend li")).to_have_count(names)
+
+
+@pytest.mark.slow
+def test_new_songs_are_shown_without_a_reload(browser: Browser, songs: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "genres.csv"
+    main_of("library", str(songs[0]), "--out", str(table), "--model", "gtzan")
+    with running(library=table) as server, open_page(browser, f"{server.base_url}/library") as page:
+        expect(page.locator("#songs li")).to_have_count(1)
+        main_of("library", *map(str, songs[:3]), "--out", str(table), "--model", "gtzan")
+        expect(page.locator("#songs li")).to_have_count(3)
+        expect(page.locator("#about")).to_contain_text("3 songs")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", pages.SIZES)
+def test_tags_are_written_after_a_dry_run_and_undone(
+    browser: Browser, songs: list[Path], tmp_path: Path, size: str
+) -> None:
+    table, names = tmp_path / "genres.csv", ["Disco.wav", "Noise.wav"]
+    files = [Path(shutil.copy(songs[0].with_name(name), tmp_path)) for name in names]
+    before = [file.read_bytes() for file in files]
+    rows = [f"{files[0]},disco,disco,0.9,24,0.9,ok", f"{files[1]},unknown,disco,0.3,12,0.3,ok"]
+    table.write_text("\n".join(["file,genre,top_genre,confidence,duration,prob_disco,status", *rows]))
+    with (
+        running(library=table, write_tags=True) as server,
+        open_page(browser, f"{server.base_url}/library", size=size) as page,
+    ):
+        status, listed = page.locator("#tags-status"), page.locator("#tags-files li")
+        page.get_by_role("button", name="Write tags").click()
+        expect(status).to_have_text("1 file would be changed, 1 skipped.")
+        expect(listed.first).to_have_text(f"{files[0]}none → Disco")
+        expect(listed.last).to_contain_text("unknown (closest to disco, 30%)")
+        assert [file.read_bytes() for file in files] == before
+        results = Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+        page.screenshot(path=Path(tempfile.gettempdir()) / f"musicclass-screenshots/write-tags-light-{size}.png")
+        page.get_by_role("button", name="Write 1 file").click()
+        expect(status).to_have_text("1 file changed, 1 skipped.")
+        assert read_genres(str(files[0])) == ("Disco",)
+        page.get_by_label("Files that have a genre").select_option("append")
+        expect(status).to_have_text("0 files would be changed, 2 skipped.")
+        page.get_by_role("button", name="Undo the last writing").click()
+        expect(status).to_have_text("1 file restored.")
+        assert [file.read_bytes() for file in files] == before
+        expect(page.get_by_role("button", name="Close")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#tags")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_without_a_map_all_songs_are_listed(browser: Browser, library_server: httpx.Client) -> None:
+    page = browser.new_page()
+    page.route("**/twgl*", lambda route: route.abort())
+    page.goto(f"{library_server.base_url}/library")
+    expect(page.locator("#songs li")).to_have_count(3)
+    expect(page.locator("#map-about")).to_contain_text("No map")
+    expect(page.locator("#map")).to_be_hidden()
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("color_scheme", "size"), pages.VIEWS)
 def test_reports_work_offline_and_are_accessible(
     browser: Browser, tmp_path: Path, color_scheme: Any, size: str
 ) -> None:
@@ -508,8 +786,7 @@ def test_reports_work_offline_and_are_accessible(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", pages.STATES)
-@pytest.mark.parametrize("color_scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", pages.SIZES)
+@pytest.mark.parametrize(("color_scheme", "size"), pages.VIEWS)
 def test_every_state_is_accessible_and_fits_the_screen(
     browser: Browser, library_server: httpx.Client, songs: list[Path], name: str, color_scheme: Any, size: str
 ) -> None:
@@ -523,5 +800,3 @@ def test_every_state_is_accessible_and_fits_the_screen(
         page.wait_for_timeout(300)
         folder = Path(tempfile.gettempdir()) / "musicclass-screenshots"
         page.screenshot(path=folder / f"{name}-{color_scheme}-{size}.png", full_page=True)
-        if name == "explanation":  # docs/images/page.png is one of these
-            page.locator("article").screenshot(path=folder / f"article-{color_scheme}-{size}.png")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
+import html
 import io
 import json
+import logging
 import re
 import socket
 import subprocess
@@ -14,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -28,9 +30,11 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from musicclass import tagger
+from musicclass import audio, tagger
+from musicclass.client import Client, ServerError
 from musicclass.prediction import Prediction, Segment
-from musicclass.server import connections, jobs, routes_predict
+from musicclass.server import connections, inference, jobs, routes_predict
+from musicclass.server.inference import PredictRequest
 from musicclass.server.problem_details import ProblemError
 from musicclass.server.security import HEADERS, SecurityMiddleware
 from musicclass.server.settings import ServerSettings
@@ -135,6 +139,24 @@ def test_waveform_peaks_and_explanation(server, song, classifier):
     assert len(post(server, encode(make_music(1.0)), waveform_peaks=5000).json()["waveform_peaks"]) == 50
 
 
+def test_explanations_need_no_second_decoding(server, classifier, song):
+    track = classifier.track_features(audio.stream(io.BytesIO(song), RATE))
+    sent: list[PredictRequest] = []
+
+    class Pool:
+        def map(self, items: list[PredictRequest]) -> Iterator[Any]:
+            sent.extend(items)
+            yield items[0], inference.predict(classifier, items[0], lambda _: None)
+
+    digest = hashlib.sha256(song).digest()
+    for request in (PredictRequest(song, "a"), PredictRequest(song, "a", explain=True)):
+        done = jobs._run_in(Pool(), request, {digest: track})  # type: ignore[arg-type]
+        assert done.digest == digest and np.array_equal(done.features.log_mel, track.log_mel)
+    assert sent[0].data == song and not sent[1].data and sent[1].features is track
+    post(server, song)
+    assert post(server, song, explain=True).json()["explanation"] == json.loads(json.dumps(done.response.explanation))
+
+
 def test_each_file_of_a_form_gets_a_prediction_or_a_problem(server, song):
     files = [("f", ("a.wav", song)), ("f", ("b.mp3", NOT_AUDIO)), ("g", ("c.wav", encode(np.zeros(RATE * 3))))]
     response = server.post("/v1/predict", files=files)
@@ -165,11 +187,73 @@ def test_each_file_of_a_form_gets_a_prediction_or_a_problem(server, song):
     ("GET", "/../../static/../../etc/passwd", {}, 404, "not_found", ""),
     ("GET", f"/../jobs/{'0' * 32}", {}, 404, "no_such_job", "send the file again"),
     ("GET", "/../jobs/x", {}, 422, "invalid_request", "id"),
+    ("POST", "/../../", {}, 405, "method_not_allowed", "/"),
+    ("POST", "/../../static/style.css", {}, 405, "method_not_allowed", "style.css"),
+    ("GET", "/../../static/none.css", {}, 404, "not_found", "none.css"),
+    ("POST", "?explian=true&genre=jazz", {}, 422, "unknown_parameter", "no parameter 'explian'; it has .*explain"),
+    ("GET", "/../health?x=1&y=2", {}, 422, "unknown_parameter", "no parameter 'x', 'y'; it has none"),
+    ("GET", "/../model/model.onnx", {"Range": "bytes=999999999-"}, 416, "range_not_satisfiable", "range"),
+    ("GET", "/../model/model.onnx", {"Range": "bytes=x"}, 400, "bad_request", "headers"),
 ])  # fmt: skip
 def test_errors_name_the_cause(server, method, path, headers, status, title, detail):
     headers = {"Content-Type": "audio/mpeg", **headers}
     response = server.request(method, f"/v1/predict{path}", content=NOT_AUDIO, headers=headers)
     check_problem(response, status, title, detail)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/health", "/v1/model", "/v1/model/model.onnx", "/openapi.json", "/v1/none"])
+def test_head_has_the_headers_of_get(server, path):
+    head, get = server.head(path), server.get(path)
+    assert head.status_code == get.status_code and not head.content
+    for name in ("content-length", "content-type"):
+        assert head.headers[name] == get.headers[name]
+    assert server.head("/v1/predict").status_code == 405
+
+
+def test_malformed_requests_are_problems(server):
+    head, _, body = first_bytes(server, b"no request\r\n\r\n").partition(b"\r\n\r\n")
+    assert b" 400 " in head and b"application/problem+json" in head and b"nosniff" in head
+    assert json.loads(body)["title"] == "bad_request"
+
+
+def test_senders_that_read_nothing_before_they_have_sent_get_early_errors(limited, protected):
+    for server, data, status in ((limited, bytes(2 * MAX_UPLOAD), 413), (protected, bytes(50_000_000), 401)):
+        with pytest.raises(ServerError) as caught:
+            Client(str(server.base_url), "wrong").predict(data)
+        assert caught.value.status == status
+
+
+def test_logs_have_neither_tokens_nor_names(protected, song, caplog):
+    caplog.set_level(logging.INFO, "musicclass")
+    url = str(protected.base_url)
+    post(protected, NOT_AUDIO, name="private.mp3")
+    httpx.get(f"{url}/private.mp3?token=geheim", headers={"Authorization": "Bearer privat"})
+    protected.get("/static/style.css")
+    for pattern in (
+        r"127.0.0.1 POST /v1/predict 422, 99 bytes, \d\.\d{3} s",
+        "a wrong token from 127.0.0.1",
+        r"127.0.0.1 GET \(no route\) 401, 0 bytes, .* s",
+        "127.0.0.1 GET /static 200, 0 bytes, .* s",
+    ):
+        wait_for(lambda expected=pattern: any(re.fullmatch(expected, line) for line in caplog.messages))
+    assert not re.search("priva|geheim|style", caplog.text)
+    assert protected.get(post(protected, song, wait=False).json()["jobs"][0]["href"]).status_code == 200
+    assert not any("/v1/jobs" in line for line in caplog.messages)
+
+
+def test_names_of_parts_in_the_extended_syntax(server):
+    for disposition, name in (
+        ("filename*=UTF-8''s%C3%B6%22ng.mp3", "sö'ng.mp3"),
+        ("filename=a.mp3; filename*=iso-8859-1'de'%E9.mp3", "é.mp3"),
+        ("filename=a.mp3; filename*=nothing''x", "a.mp3"),
+    ):
+        head = f"--x\r\nContent-Disposition: form-data; name=files; {disposition}\r\n\r\n"
+        body, headers = (
+            head.encode() + NOT_AUDIO + b"\r\n--x--\r\n",
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        problem = check_problem(server.post("/v1/predict", content=body, headers=headers), 422, "unreadable", "")
+        assert problem["file"] == name
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "https://elsewhere.org/x.mp3", "a\nb", "\x1b[2Jx", "<b>x</b>"])
@@ -230,7 +314,7 @@ def first_bytes(client: httpx.Client, request: bytes) -> bytes:
     """What the server sends first for the bytes of an unfinished request."""
     with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=10) as connection:
         connection.sendall(request)
-        return connection.recv(1000)
+        return connection.recv(10_000)
 
 
 def test_full_queue_responds_with_retry_after_and_cancelled_jobs_never_run(limited):
@@ -270,7 +354,7 @@ def test_bytes_of_unfinished_requests_are_limited():
 
     async def send_three_requests() -> BaseException | None:
         middleware = SecurityMiddleware(read_once, ServerSettings(max_upload=8, max_held_bytes=16))
-        scope = {"type": "http", "method": "POST", "headers": [(b"host", b"localhost")]}
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
         requests = [asyncio.ensure_future(middleware(scope, send_part, AsyncMock())) for _ in range(3)]
         (rejected,), pending = await asyncio.wait(requests, timeout=10, return_when=asyncio.FIRST_COMPLETED)
         for request in pending:
@@ -298,9 +382,11 @@ def test_disconnected_clients_cancel_their_jobs(limited):
     ("hang", "timeout", "hang: not finished after 8 s"),
     ("swell", "out_of_memory", "swell: .*0.6 GB"),
 ])  # fmt: skip
-def test_faults_of_a_worker_fail_one_file(limited, name, title, detail):
+def test_faults_of_a_worker_fail_one_file_and_are_logged(limited, name, title, detail, caplog):
+    caplog.set_level(logging.INFO, "musicclass.workers")
     music = encode(make_music(9))
     check_problem(post(limited, music, name=name), 422, title, detail)
+    assert "a worker was stopped" in caplog.text and name not in caplog.text.replace("crashed", "")
     assert post(limited, music).json()["duration"] == pytest.approx(5, abs=0.01)  # max_seconds
 
 
@@ -324,12 +410,16 @@ def test_security_headers(server, path):
 
 def test_token_is_required(protected, song):
     url = str(protected.base_url)
-    for path in PATHS:
+    for path in ("/", "/v1/model", "/openapi.json", "/nothing"):
         for wrong in ("", "Bearer", "Bearer wrong", "Basic x", basic("geheim", ""), "geheim"):
             response = httpx.get(url + path, headers={"Authorization": wrong})
             check_problem(response, 401, "unauthorized", "Bearer TOKEN")
             assert "Basic" in response.headers["www-authenticate"]
     assert httpx.post(f"{url}/v1/predict", content=song).status_code == 401
+    for path in ("/v1/health", "/v1/metrics"):  # which need it from other machines only
+        assert httpx.get(url + path).status_code == 200
+        for header in ({"Host": "elsewhere.org"}, {"X-Forwarded-For": "1.2.3.4"}, {"Forwarded": "for=127.0.0.1"}):
+            assert httpx.get(url + path, headers=header).status_code == 401
     assert post(protected, song).status_code == 200
     for right in (basic("anyone", "geheim"), "bearer geheim"):
         assert httpx.get(url, headers={"Authorization": right, "Host": "elsewhere.org"}).status_code == 200
@@ -400,21 +490,39 @@ def test_openapi_has_the_schema_of_the_prediction(server):
     assert "HTTPValidationError" not in schemas
 
 
-def test_client_of_the_readme(server, protected, song, tmp_path):
+def test_api_page_shows_the_openapi_document(server):
+    document = server.get("/openapi.json").json()
+    page = server.get("/api")
+    text = re.sub(r"\s+", " ", re.sub("</?code>", "`", html.unescape(page.text)))
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert f"{method.upper()} {path}" in text and operation["description"] in text
+            assert all(f"`{each['name']}`" in text for each in operation.get("parameters", []))
+    links = re.findall(r'href="#([^"]+)"', text)
+    assert set(document["components"]["schemas"]) <= {link.removeprefix("schema-") for link in links}
+    assert all(f'id="{link}"' in text for link in links)
+    assert document["components"]["schemas"]["PredictResponse"]["properties"]["duration"]["description"] in text
+    assert "seconds" in document["components"]["schemas"]["Segment"]["properties"]["start"]["description"]
+    assert "<script" not in text and "http://127.0.0.1:8000/v1/predict" in text
+    assert 'href="api"' in server.get("/").text
+
+
+def test_openapi_describes_the_token(server, protected):
+    for client, required in ((server, []), (protected, [{"bearer": []}, {"basic": []}])):
+        document = client.get("/openapi.json").json()
+        assert document["security"] == required
+        assert {scheme["scheme"] for scheme in document["components"]["securitySchemes"].values()} == {
+            "bearer",
+            "basic",
+        }
+
+
+def test_client_of_the_readme(server, song, tmp_path, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(next(block for block in blocks if "httpx" in block), names)
-    client = next(value for value in names.values() if isinstance(value, types.FunctionType))
-    for name, data in (("song.wav", song), ("broken.mp3", NOT_AUDIO)):
-        (tmp_path / name).write_bytes(data)
-    prediction = post(server, song).json()
-    url = str(protected.base_url)
-    assert client(tmp_path / "song.wav", str(server.base_url)) == (prediction["genre"], prediction["confidence"])
-    assert client(tmp_path / "song.wav", url, "geheim")[0] == prediction["genre"]
-    with pytest.raises(RuntimeError, match=r"broken\.mp3"):
-        client(tmp_path / "broken.mp3", str(server.base_url))
-    with pytest.raises(RuntimeError, match="token"):
-        client(tmp_path / "song.wav", url, "another")
+    (tmp_path / "song.mp3").write_bytes(song)
+    code = next(block for block in blocks if "Client" in block).replace("http://127.0.0.1:8000", str(server.base_url))
+    exec(code.replace("song.mp3", (tmp_path / "song.mp3").as_posix()), {})
+    assert capsys.readouterr().out.strip() == post(server, song).json()["genre"]
 
 
 def test_ctrl_c_stops_the_server(tmp_path):

@@ -24,6 +24,7 @@ from mutagen.id3 import ID3, TALB, TCON, TIT2, TYER
 from musicclass.cli import library as cli
 from musicclass.errors import ConfigError, LibraryError
 from musicclass.library import binary_delta, raw_tags, tags
+from musicclass.library.corrections import Corrections
 from musicclass.library.genre_tags import TagError, read_genres
 from musicclass.library.run import ScanOptions
 from musicclass.library.tags import TagChange, TagMode, TagOptions
@@ -308,6 +309,8 @@ def test_command_line(song, tmp_path, monkeypatch, run):
     assert run(*library)[0] == 0
     code, out, err = run("tag", music, "--min-confidence", 0, "--library", table)
     assert code == 0 and "none -> " in out and "--write" in err and "1 of 1 file already done" in err
+    Corrections(table).write([(str(path), "rock")], "shoegaze")
+    assert "none -> shoegaze" in run("tag", music, "--library", table)[1], "a correction wins"
     assert "1 of 1 file already done" in run(*library)[2]
     assert path.read_bytes() == before
     code, _, err = run("tag", music, "--min-confidence", 0, "--write")
@@ -337,6 +340,17 @@ def test_command_line(song, tmp_path, monkeypatch, run):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_corrections_count_for_tags_and_reports(song, tmp_path, run):
+    paths, table = [song("flac"), song("wav")], tmp_path / "genres.csv"
+    (tmp_path / "genres.csv.corrections.csv").write_text(f"track,genre,predicted\n{paths[0]},hiphop,jazz\n")
+    report = tmp_path / "r.html"
+    assert run("library", *paths, "-o", table, "--report", report)[0] == 0
+    data = json.loads(report.read_text().split('id="data">')[1].split("</script>")[0])
+    assert {row[0]: row[1] for row in data["rows"]}[paths[0]] == "hiphop" and ["hiphop", 1] in data["genres"]
+    _, out, _ = run("tag", *paths, "--library", table, "--min-confidence", 1)
+    assert out.splitlines() == [f"{paths[0]}: none -> Hip-Hop"]
+
+
 def test_changes_are_in_the_journal_though_printing_fails(song, tmp_path):
     path = Path(song("mp3"))
     before = path.read_bytes()

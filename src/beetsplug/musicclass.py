@@ -7,6 +7,7 @@
         top: 1               # genres per track
         min_confidence:      # by default 0.5, and not "unknown"
         model: music
+        library:             # a table of `musicclass library`, whose results are used
         names:               # how genres are written
             hiphop: Rap
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from beets import config, ui
@@ -26,8 +28,11 @@ from beets.library import Album, Item
 from beets.plugins import BeetsPlugin
 
 from musicclass.errors import MusicClassError
-from musicclass.library.run import ScanOptions, predict_files
+from musicclass.library.corrections import Corrections
+from musicclass.library.run import ProgressCallback, ScanOptions, ScanSummary, file_state, rows_of_files
+from musicclass.library.table import table_name
 from musicclass.library.tags import Skipped, TagChange, TagMode, TagOptions, load_genre_names, propose_change
+from musicclass.progress import make_progress
 from musicclass.saved_model import DEFAULT_MODEL, load_model
 
 
@@ -42,6 +47,7 @@ class MusicClassPlugin(BeetsPlugin):
             "top": 1,
             "min_confidence": None,
             "model": DEFAULT_MODEL,
+            "library": None,
             "names": {},
         }
         self.config.add(defaults)
@@ -58,9 +64,14 @@ class MusicClassPlugin(BeetsPlugin):
 
         def run(library: Any, options: Any, arguments: list[str]) -> None:
             mode = TagMode.replace if options.replace else TagMode.append if options.append else self._mode()
-            changed = self._set_genres(
-                library.items(arguments), mode, config["import"]["write"].get(bool), options.pretend
-            )
+            write = config["import"]["write"].get(bool)
+            with make_progress() as bar:
+                task = bar.add_task("Files", total=None)
+
+                def show(summary: ScanSummary) -> None:
+                    bar.update(task, completed=summary.done, total=summary.files)
+
+                changed = self._set_genres(library.items(arguments), mode, write, options.pretend, show)
             for album in {item.album_id: item.get_album() for item in changed if item.album_id}.values():
                 self._set_album_genre(album, mode)
 
@@ -83,14 +94,21 @@ class MusicClassPlugin(BeetsPlugin):
     def _mode(self) -> TagMode:
         return TagMode(self.config["mode"].as_choice([mode.value for mode in TagMode]))
 
-    def _set_genres(self, items: Iterable[Item], mode: TagMode, write: bool, pretend: bool = False) -> list[Item]:
+    def _set_genres(
+        self,
+        items: Iterable[Item],
+        mode: TagMode,
+        write: bool,
+        pretend: bool = False,
+        show: ProgressCallback = lambda summary: None,
+    ) -> list[Item]:
         """Set genres in beets' library and, with `write`, in tags; returns the changed items."""
         by_path = {
             os.fsdecode(item.path): item for item in items if mode is not TagMode.only_missing or not item.genres
         }
         changed = []
         try:
-            for path, change in self._changes(by_path, mode):
+            for path, change in self._changes(by_path, mode, show):
                 if isinstance(change, Skipped):
                     self._log.info("{}", change.reason)
                     continue
@@ -106,15 +124,21 @@ class MusicClassPlugin(BeetsPlugin):
             raise ui.UserError(f"musicclass: {error}") from None
         return changed
 
-    def _changes(self, items: dict[str, Item], mode: TagMode) -> Iterator[tuple[str, TagChange | Skipped]]:
+    def _changes(
+        self, items: dict[str, Item], mode: TagMode, show: ProgressCallback
+    ) -> Iterator[tuple[str, TagChange | Skipped]]:
         model = load_model(self.config["model"].as_str())
         names = load_genre_names(None, model.genres)
         names |= {genre: str(name) for genre, name in self.config["names"].get(dict).items()}
         if unknown := sorted(set(names) - set(model.genres)):
             raise ui.UserError(f"musicclass: names: {unknown[0]} isn't a genre of {model.name}")
         tagging = TagOptions(mode, self.config["top"].get(int), self.config["min_confidence"].get(), names)
-        for path, row in predict_files(items, len(items), ScanOptions(model=str(model.path)), model):
-            yield path, propose_change(path, row, tuple(items[path].genres or ()), model, tagging)
+        library = Path(self.config["library"].as_filename()) if self.config["library"].get() else None
+        corrections = Corrections(library).read() if library else {}
+        files = map(file_state, items)
+        for path, row in rows_of_files(files, ScanOptions(model=str(model.path)), model, library, show):
+            before, correction = tuple(items[path].genres or ()), corrections.get(table_name(path), "")
+            yield path, propose_change(path, row, before, model, tagging, correction)
 
     def _set_album_genre(self, album: Album, mode: TagMode) -> None:
         if album.genres and mode is not TagMode.replace:

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from musicclass import audio_decoders as decoders
-from musicclass.audio_decoders import BLOCK_FRAMES, Array
+from musicclass import audio_headers
+from musicclass.audio_decoders import BLOCK_FRAMES, SILENCE, Array, OnLost
+from musicclass.audio_stderr import quiet_c_libraries
 from musicclass.config import AudioConfig
 from musicclass.errors import (
     AudioError,
@@ -36,7 +38,6 @@ T = TypeVar("T")
 MIN_SECONDS = 1.0
 DC_OFFSET = 0.02  # of the mean of a block: far above that of music, so other blocks stay as they are
 OPPOSITE_PHASE = 4  # 6 dB; of wide stereo, the mean has more power than the difference
-SILENCE = 2.0**-15  # one step of 16-bit audio
 MAX_ABS_SAMPLE = 1e6  # full scale is 1; larger values are damage, such as integers read as floats
 
 
@@ -45,27 +46,37 @@ def load(source: Source, sample_rate: int, limits: AudioConfig | None = None) ->
     return np.concatenate(list(stream(source, sample_rate, limits)))
 
 
-def stream(source: Source, sample_rate: int, limits: AudioConfig | None = None) -> Iterator[Array]:
+def stream(
+    source: Source, sample_rate: int, limits: AudioConfig | None = None, on_lost: OnLost = lambda seconds: None
+) -> Iterator[Array]:
     """Decode a file, given by its path or as an open binary file, into mono blocks (n,) at `sample_rate` (Hz).
 
-    Audio after `limits.max_seconds` is not read. Raises, also after some blocks: DecodeError (missing, unreadable, not
-    audio, truncated, beyond the limits), InvalidSampleError (NaN, infinite or huge samples), SilentError and
+    Audio after `limits.max_seconds` is not read. Damaged parts are skipped; at the end, `on_lost` gets the seconds that
+    they or a missing end cost. Raises, also after some blocks: DecodeError (missing, unreadable, not
+    audio, beyond the limits), InvalidSampleError (NaN, infinite or huge samples), SilentError and
     TooShortError (under a second); their messages begin with the file's name. Raises TypeError for a source that is
     neither a path nor a binary file.
     """
     limits = limits or AudioConfig()
-    source = _seekable(source)
+    source, lost = _seekable(source), list[float]()
     with naming_errors(source_name(source)):
         try:
-            yield from _with_time_limit(_decode(source, sample_rate, limits), limits.max_step_seconds)
+            yield from _with_time_limit(_decode(source, sample_rate, limits, lost.append), limits.max_step_seconds)
+        except TooShortError:
+            if not lost:
+                raise
+            reason = f"damaged or truncated: {sum(lost):.1f} s are lost, and under {MIN_SECONDS:g} s is left"
+            raise DecodeError(f"{reason}; copy it again from its source") from None
         except AudioError:
             raise
         except Exception as error:  # damaged bytes raise anything in decoders; one file must not stop the others
             raise decoders.decode_error(error) from error
+    if lost:
+        on_lost(sum(lost))
 
 
-def _decode(source: Source, sample_rate: int, limits: AudioConfig) -> Generator[Array, None, None]:
-    with decoders.open_audio(source, limits.max_channels) as (rate, blocks):
+def _decode(source: Source, sample_rate: int, limits: AudioConfig, on_lost: OnLost) -> Generator[Array, None, None]:
+    with decoders.open_audio(source, limits.max_channels, on_lost) as (rate, blocks):
         yield from _to_mono(blocks, rate, sample_rate, limits)
 
 
@@ -120,7 +131,14 @@ def stream_waveform(
     scale = np.float32(1 / 2.0 ** (8 * waveform.dtype.itemsize - 1) if is_integer else 1)
     starts = range(0, len(waveform), BLOCK_FRAMES)
     blocks = (waveform[start : start + BLOCK_FRAMES].astype(np.float32) * scale for start in starts)
-    with naming_errors("<waveform>"):
+    yield from stream_blocks(blocks, rate, sample_rate, limits, "<waveform>")
+
+
+def stream_blocks(
+    blocks: Iterator[Array], rate: float, sample_rate: int, limits: AudioConfig | None = None, name: str = "<audio>"
+) -> Iterator[Array]:
+    """`stream` for blocks (n,) or (n, channels) of floats at `rate` (Hz) as they arrive; `name` begins its messages."""
+    with naming_errors(name):
         yield from _to_mono(blocks, rate, sample_rate, limits or AudioConfig())
 
 
@@ -151,8 +169,8 @@ def _open_and_read_blocks(
     if file is None:
         return
     with file:
-        decoders.check_chunk_sizes(file)
-        yield _read_blocks(file, sample_rate, seconds, count, limits)
+        if not audio_headers.missing_share(file):
+            yield _read_blocks(file, sample_rate, seconds, count, limits)
 
 
 def _read_blocks(
@@ -165,8 +183,9 @@ def _read_blocks(
     blocks = []
     for i in range(count):
         start = (2 * i + 1) * frames // (2 * count) - length // 2
-        file.seek(start)
-        block = file.read(length, dtype="float32", always_2d=True)
+        with quiet_c_libraries():
+            file.seek(start)
+            block = file.read(length, dtype="float32", always_2d=True)
         if len(block) < length:
             return None
         blocks.append((start / rate, np.concatenate(list(_to_mono(iter([block]), rate, sample_rate, limits)))))
@@ -194,7 +213,7 @@ def _seekable(source: Any) -> Source:
     return cast(IO[bytes], source)
 
 
-def _to_mono(blocks: Iterator[Array], rate: int, sample_rate: int, limits: AudioConfig) -> Iterator[Array]:
+def _to_mono(blocks: Iterator[Array], rate: float, sample_rate: int, limits: AudioConfig) -> Iterator[Array]:
     """Blocks (n,) or (n, channels) at `rate` -> checked mono blocks at `sample_rate`; errors as in `stream`."""
     if not limits.min_rate <= rate <= limits.max_rate:
         raise DecodeError(
@@ -225,7 +244,7 @@ def _to_mono(blocks: Iterator[Array], rate: int, sample_rate: int, limits: Audio
     yield rest
 
 
-def _resampler(rate: int, sample_rate: int) -> Callable[[Array, bool], Array]:
+def _resampler(rate: float, sample_rate: int) -> Callable[[Array, bool], Array]:
     """A function of the next samples, and whether they are the last."""
     if rate == sample_rate:
         return lambda samples, last: samples

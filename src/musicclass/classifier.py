@@ -4,7 +4,7 @@ audio.stream             file -> mono samples at 22,050 Hz
 features.track_features  samples -> log-mel frames and, for models that use the tagger, embeddings of patches of 3 s
 windows.extract_windows  both of these, then frames -> normalized windows of 10 s with their embeddings
 Classifier.score         windows -> MFCCs -> network -> calibrated probabilities and familiarity (model.onnx)
-Classifier.predict       all of these -> Prediction
+Classifier.predict       all of these, and the most probable path of genres over the windows -> Prediction
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from musicclass.explain import Explanation, explain
 from musicclass.features import Array, TrackFeatures, track_features
 from musicclass.prediction import UNKNOWN, Prediction, Segment, is_in_distribution
 from musicclass.saved_model import DEFAULT_MODEL, SavedModel, load_model
-from musicclass.windows import TrackWindows, check_sound, extract_windows, windows_of_track
+from musicclass.windows import (
+    TrackWindows,
+    check_sound,
+    extract_windows,
+    features_of_file,
+    most_probable_path,
+    windows_of_track,
+)
 
 
 class TrackScores(NamedTuple):
@@ -81,7 +88,8 @@ class Classifier:
         top_genre, confidence = next(iter(probabilities.items()))
         times = track.times.round(6).tolist()
         patches = track.patches
-        rows = zip(times, scores.window_probabilities, scores.window_familiarity.tolist(), strict=True)
+        by_window = scores.window_probabilities
+        rows = zip(times, by_window, most_probable_path(by_window), scores.window_familiarity.tolist(), strict=True)
         return Prediction(
             file=file,
             genre=self._genre(top_genre, confidence, scores.familiarity),
@@ -90,9 +98,10 @@ class Classifier:
             familiarity=scores.familiarity,
             probabilities=probabilities,
             duration=track.duration,
-            segments=tuple(self._segment(start, end, row, familiarity) for (start, end), row, familiarity in rows),
+            segments=tuple(self._segment(start, end, *row) for (start, end), *row in rows),
             model=self.model.name,
             tags=tagger.characteristic_tags(patches),
+            seconds_lost=round(track.seconds_lost, 3),
             embedding=patches.embeddings.mean(axis=0) if patches else None,
         )
 
@@ -104,10 +113,11 @@ class Classifier:
         """
         return TrackScores(*self.model.run(self._session.run, windows, embeddings))
 
-    def _segment(self, start: float, end: float, row: Array, familiarity: float) -> Segment:
+    def _segment(self, start: float, end: float, row: Array, index: int, familiarity: float) -> Segment:
+        """The segment of a window with probabilities `row` whose genre on the most probable path is `index`."""
         if not row.any():
             return Segment(start, end, genre=None, top_genre=None, confidence=0.0, familiarity=0.0, probabilities={})
-        top_genre, confidence = self.genres[int(row.argmax())], float(row.max())
+        top_genre, confidence = self.genres[index], float(row[index])
         probabilities = dict(zip(self.genres, row.tolist(), strict=True))
         genre = self._genre(top_genre, confidence, familiarity)
         return Segment(start, end, genre, top_genre, confidence, familiarity, probabilities)
@@ -138,7 +148,7 @@ class Classifier:
         """
         if genre is not None and genre not in self.genres:
             raise ValueError(f"{self.model.name} has no genre {genre!r}; it has {', '.join(self.genres)}")
-        track = self.track_features(audio.stream(source, self.model.features.sample_rate, self.limits))
+        track = features_of_file(source, self.model.features, self.limits, self.model.uses_tagger)
         return self.explain_features(track, self.predict_features(track, _file_name(source)), genre)
 
     def explain_features(self, track: TrackFeatures, prediction: Prediction, genre: str | None = None) -> Explanation:

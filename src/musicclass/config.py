@@ -201,6 +201,7 @@ class TrainConfig(Section):
     label_weights: tuple[float, ...] = setting((1.0, 1.0, 1.0), "[0, 1]")  # of labels of high, medium, low confidence
     genre_balance: float = setting(0.0, "[0, 1]")  # 1: genres are drawn equally often; 0: tracks are
     calibration_balance: float = setting(0.0, "[0, 1]")  # the same for the weights of tracks in calibration
+    bias_penalty: float = setting(30.0, "[0, inf)")  # added to the summed log loss for a calibration bias of 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

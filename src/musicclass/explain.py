@@ -1,26 +1,29 @@
 """Explain a prediction by occlusion (Zeiler & Fergus 2014): the times and frequencies it depends on.
 
-Cells of the log-mel windows are set to the window's mean, as by the masks of training (SpecAugment).
+Cells of the log-mel windows are set to the window's mean, as by the masks of training (SpecAugment). Of a long track,
+MAX_WINDOWS windows are examined, so that an explanation takes as long as that of a minute.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from musicclass.config import FeatureConfig
 from musicclass.features import Array, hz_to_mel, mel_to_hz
-from musicclass.prediction import Prediction
+from musicclass.prediction import Prediction, rounded
 from musicclass.windows import normalize_window, window_starts
 
 CELL_SECONDS = 1.0  # duration of a cell
 BAND_GROUPS = 8  # cells over frequency
 SILENT_DB = 60  # cells that are this much below the loudest frame don't count
 MAX_SPANS = 5  # in summaries
+MAX_WINDOWS = 5  # that are examined: less than a second on one core
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,15 @@ class Explanation:
     frequencies: tuple[float, ...]  # edges in Hz, (m + 1,)
     weights: Array  # (n, m); negative where occlusion makes the genre more probable
     log_mel: Array  # (n_frames, n_mels_kept) in dB
+    examined: tuple[tuple[float, float], ...] = ()  # the windows' (start, end) in seconds; elsewhere, weights are 0
 
     def top_spans(self, fraction: float = 0.2) -> list[tuple[float, float]]:
         """The time spans (start, end) in seconds with the largest weights, in order of time; at most MAX_SPANS.
 
-        The top `fraction` of the cells' times, where adjacent ones are merged.
+        The top `fraction` of the times of cells with weights, where adjacent ones are merged.
         """
         total = np.where(self.weights.any(axis=1), self.weights.sum(axis=1), -np.inf)  # silence isn't evidence
-        count = max(1, min(round(fraction * len(total)), int(np.isfinite(total).sum())))
+        count = max(1, round(fraction * np.isfinite(total).sum()))
         top = np.sort(np.argsort(-total, kind="stable")[:count])
         runs = np.split(top, np.flatnonzero(np.diff(top) > 1) + 1)
         runs = sorted(sorted(runs, key=lambda run: -total[run].sum())[:MAX_SPANS], key=lambda run: run[0])
@@ -58,16 +62,18 @@ class Explanation:
         return f"strongest evidence for {self.genre}: {spans}; {low:.0f}-{high:.0f} Hz"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values, without the log-mel frames."""
-        return {
+        """JSON-ready values with six significant digits, without the log-mel frames."""
+        values = {
             "genre": self.genre,
             "summary": self.summary(),
             "top_spans": self.top_spans(),
             "top_band": self.top_band(),
+            "examined": self.examined,
             "times": self.times,
             "frequencies": self.frequencies,
-            "weights": self.weights.round(6).tolist(),
+            "weights": self.weights.astype(float).tolist(),
         }
+        return cast(dict[str, Any], rounded(values))
 
 
 def explain(
@@ -82,10 +88,14 @@ def explain(
     time_cells, band_cells = _cell_indices(len(frames), n_cells, config)
     groups = band_cells == np.arange(BAND_GROUPS)[:, None]
     drops, counts = np.zeros((n_cells, BAND_GROUPS)), np.zeros((n_cells, 1))
-    for i, start in enumerate(window_starts(len(frames), config)):
+    starts, per_frame = window_starts(len(frames), config), prediction.duration / len(frames)
+    examined = []
+    for i in _choose_windows(len(starts), prediction, genre):
+        start = starts[i]
         window = normalize_window(frames, start, config)
         if not np.ptp(window):
             continue
+        examined.append((start * per_frame, (start + len(window)) * per_frame))
         cell_of_frame = time_cells[start : start + len(window)]
         cells = np.unique(cell_of_frame)
         masks = (cell_of_frame == cells[:, None])[:, None, :, None] & groups[:, None, :]
@@ -104,7 +114,20 @@ def explain(
         frequencies=group_edges(config),
         weights=(drops / np.maximum(1, counts)).astype(np.float32),
         log_mel=frames,
+        examined=tuple(examined),
     )
+
+
+def _choose_windows(count: int, prediction: Prediction, genre: str) -> list[int]:
+    """All of a short track; else MAX_WINDOWS, evenly spread over those with this genre, or the most probable ones."""
+    if count <= MAX_WINDOWS:
+        return list(range(count))
+    segments = prediction.segments
+    order = sorted(range(count), key=lambda i: segments[i].probabilities.get(genre, 0.0), reverse=True)
+    n_candidates = sum(segment.top_genre == genre for segment in segments)
+    candidates = sorted(order[: max(n_candidates, MAX_WINDOWS)])
+    step = (len(candidates) - 1) / (MAX_WINDOWS - 1)
+    return [candidates[math.floor(i * step + 0.5)] for i in range(MAX_WINDOWS)]  # as JavaScript rounds
 
 
 def occlude(frames: Array, cells: npt.NDArray[np.bool_], config: FeatureConfig) -> Array:

@@ -30,6 +30,7 @@ class TrackFeatures(NamedTuple):
     log_mel: Array  # (n_frames, n_mels_kept), dB
     duration: float  # seconds
     patches: tagger.TrackEmbeddings | None = None  # None: not wanted, silent, or without the tagger
+    seconds_lost: float = 0.0  # of the file, by damage
 
 
 def track_features(blocks: Iterable[Array], config: FeatureConfig, with_tagger: bool = False) -> TrackFeatures:

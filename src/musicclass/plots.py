@@ -196,7 +196,7 @@ def timeline(prediction: Prediction, waveform: Array, explanation: Explanation |
     axes[0].set_title(_literal(f"{name}  {prediction.summary()}"))
     axes[-1].set_xlabel("seconds")
     handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, title="whole track")
+    figure.legend(handles, labels, loc="outside right center", frameon=False, title="probability for\nthe whole track")
     return figure
 
 

@@ -18,6 +18,9 @@ from musicclass.features import Array, TrackFeatures, log_mel, mfcc, track_featu
 
 SAMPLED_WINDOWS = 4  # per track with `sampled`
 
+SWITCHING_COST = 2.0  # nats for a change of genre; chosen on concatenated held-out clips (benchmarks/genre_changes.py)
+MIN_PROBABILITY = 1e-9  # on a path: no window excludes a genre
+
 NEAREST = 3  # patches: all of a window in a short track; in a long one, those of a minute, as one alone varies
 
 
@@ -29,6 +32,7 @@ class TrackWindows(NamedTuple):
     duration: float  # seconds
     embeddings: Array  # (n_windows, EMBEDDING_SIZE), see `window_embeddings`; all zeros without patches
     patches: tagger.TrackEmbeddings | None = None  # of the whole track
+    seconds_lost: float = 0.0  # by damage
 
 
 def extract_windows(
@@ -45,10 +49,18 @@ def extract_windows(
     """
     track = _sampled_windows(source, features, limits, with_tagger) if sampled else None
     if track is None:
-        blocks = audio.stream(source, features.sample_rate, limits)
-        track = windows_of_track(track_features(blocks, features, with_tagger), features)
+        track = windows_of_track(features_of_file(source, features, limits, with_tagger), features)
     with naming_errors(audio.source_name(source)):
         return check_sound(track)
+
+
+def features_of_file(
+    source: audio.Source, features: FeatureConfig, limits: AudioConfig | None = None, with_tagger: bool = False
+) -> TrackFeatures:
+    """`track_features` of a file, given by its path or as an open binary file. Raises AudioError."""
+    lost: list[float] = []
+    track = track_features(audio.stream(source, features.sample_rate, limits, lost.append), features, with_tagger)
+    return track._replace(seconds_lost=sum(lost, 0.0))
 
 
 def _sampled_windows(
@@ -82,7 +94,8 @@ def windows_of_track(track: TrackFeatures, features: FeatureConfig) -> TrackWind
     windows = log_mel_windows(track.log_mel, features)
     edges = np.arange(len(windows) + 1) * (track.duration / len(windows))
     times = np.stack([edges[:-1], edges[1:]], axis=1)
-    return TrackWindows(windows, times, track.duration, window_embeddings(times, track.patches), track.patches)
+    embeddings = window_embeddings(times, track.patches)
+    return TrackWindows(windows, times, track.duration, embeddings, track.patches, track.seconds_lost)
 
 
 def window_embeddings(times: npt.NDArray[np.float64], patches: tagger.TrackEmbeddings | None) -> Array:
@@ -95,6 +108,27 @@ def window_embeddings(times: npt.NDArray[np.float64], patches: tagger.TrackEmbed
     distance = np.abs(times.mean(axis=1)[:, None] - patches.times.mean(axis=1))
     nearest = distance.argsort(axis=1, kind="stable")[:, :NEAREST]
     return tagger.unit_length(tagger.normalize(patches.embeddings)[nearest].mean(axis=1))
+
+
+def most_probable_path(probabilities: Array, switching_cost: float = SWITCHING_COST) -> list[int]:
+    """The index of the genre of each window on the most probable path through `probabilities` (n_windows, n_genres).
+
+    Viterbi's algorithm for a hidden Markov model whose states are the genres: the log-probability of a path is the sum
+    of those of its genres, less `switching_cost` (nats) for each change. Silent windows, all zeros, have no influence.
+    The browser computes the same (server/static/browser-worker.js).
+    """
+    log_probabilities = np.log(np.maximum(probabilities.astype(np.float64), MIN_PROBABILITY))
+    genres = np.arange(log_probabilities.shape[1])
+    scores, previous = log_probabilities[0], []
+    for row in log_probabilities[1:]:
+        best = scores.argmax()
+        switched = scores[best] - switching_cost
+        previous.append(np.where(switched > scores, best, genres))
+        scores = np.maximum(switched, scores) + row
+    path = [int(scores.argmax())]
+    for origins in reversed(previous):
+        path.append(int(origins[path[-1]]))
+    return path[::-1]
 
 
 def check_sound(track: TrackWindows) -> TrackWindows:

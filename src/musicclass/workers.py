@@ -8,6 +8,7 @@ executor of the standard library would be broken.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,7 @@ STALL_SECONDS = 1.0  # between two checks; longer pauses of the parent don't cou
 START_SECONDS = 120.0  # for a worker to start
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
+log = logging.getLogger(__name__)
 TaskFn = Callable[[Any], Any]
 _spawn = multiprocessing.get_context("spawn")
 _start_lock = threading.Lock()  # starting a worker changes the environment, and threads may have a pool each
@@ -95,7 +97,7 @@ class WorkerPool:
         self._workers: list[_Worker] = []
         self._killed: list[Any] = []  # items whose worker was killed from outside
         self._retry: list[Any] = []
-        self._size, self._last_poll = workers, time.monotonic()
+        self._size, self._last_poll, self._closing = workers, time.monotonic(), False
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -105,6 +107,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """Stop all workers; `map` starts new ones."""
+        self._closing = True
         for worker in self._workers:
             worker.stop()
         self._workers = []
@@ -116,7 +119,7 @@ class WorkerPool:
         """
         source = iter(items)
         upcoming = next(source, None)
-        self._killed, self._retry = [], []
+        self._killed, self._retry, self._closing = [], [], False
         self._last_poll = time.monotonic()  # an idle pool isn't a stalled parent
         while upcoming is not None or any(worker.item is not None for worker in self._workers):
             busy = sum(worker.item is not None or not worker.ready for worker in self._workers)
@@ -162,11 +165,15 @@ class WorkerPool:
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):
             reason = _exit_reason(worker.process)
-            if worker.process.exitcode in KILLED and worker.item is not None and worker.item not in self._killed:
-                self._killed.append(worker.item)  # from outside, such as by the kernel when memory is short
-                self._retry.append(worker.item)
-                worker.item = None
-            error = "its worker was killed twice" if worker.process.exitcode in KILLED else "its decoder crashed"
+            killed = worker.process.exitcode in KILLED  # from outside, such as by the kernel when memory is short
+            if killed and worker.item not in self._killed:
+                if worker.item is not None:
+                    self._killed.append(worker.item)
+                    self._retry.append(worker.item)
+                    worker.item = None
+                error = "killed from outside; its item, if any, is tried again"
+            else:
+                error = "its worker was killed twice" if killed else "its decoder crashed"
             yield from self._replace(worker, "crashed", f"{error} ({reason})")
             return
         if kind == "error":
@@ -198,6 +205,8 @@ class WorkerPool:
 
     def _replace(self, worker: _Worker, status: str = "", error: str = "") -> Iterator[tuple[Any, TaskFailure]]:
         """Stop a worker; `map` starts another when there are items."""
+        if not self._closing:
+            log.info("a worker was stopped: %s", error or "it held too much memory")
         self._workers.remove(worker)
         worker.stop()
         if not worker.ready:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from musicclass.cli import evaluate, library, predict, serve, similar, train
+from musicclass.cli import evaluate, library, listen, predict, serve, similar, train
 from musicclass.errors import MusicClassError, escape_control_chars
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def _root(
 
 
 for command in (
-    predict.predict, library.library, library.tag, similar.similar, serve.serve, train.train, train.tune,
+    predict.predict, listen.listen, library.library, library.tag, similar.similar, serve.serve, train.train, train.tune,
     train.cross_validate, evaluate.evaluate, evaluate.compare, train.extract_features,
 ):  # fmt: skip
     app.command()(command)

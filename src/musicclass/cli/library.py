@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musicclass.cli.options import MemoryOption, MinimumOption, ModelOption, TimeoutOption, WorkersOption
-from musicclass.errors import escape_control_chars, import_optional
+from musicclass.errors import LibraryError, escape_control_chars, import_optional
 from musicclass.saved_model import DEFAULT_MODEL
 from musicclass.text import plural
 
@@ -55,9 +55,13 @@ def library(
         str | None,
         typer.Option(help="Run on this Ray cluster (auto, HOST:PORT, ray://…, or local).", metavar="ADDRESS"),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Then keep the table up to date as files come and go, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Classify all audio files below DIR into one table. Later runs process only new or changed files."""
     from musicclass.library import run as runner
+    from musicclass.library.watch import watch as watch_folders
     from musicclass.workers import usable_cores
 
     if report and (report.suffix.lower() != ".html" or report.is_dir()):
@@ -66,9 +70,15 @@ def library(
         model, min_confidence, segments, embeddings, fast, workers or usable_cores(), timeout, worker_memory_gb * 1e9,
         retry_failed, allow_missing, ray,
     )  # fmt: skip
-    try:
+
+    def update() -> ScanSummary:
         with _progress_display() as show:
-            summary = runner.run(folders, out, options, report, show)
+            return runner.run(folders, out, options, report, show)
+
+    changes = watch_folders(folders, out) if watch else iter([None])
+    next(changes)  # from here on, no change is missed
+    try:
+        summary = update()
     except KeyboardInterrupt:
         store = runner.store_path(out)
         print(f"interrupted; results so far are kept in {store}: run the same command to continue", file=sys.stderr)
@@ -78,14 +88,39 @@ def library(
         print(f"no audio files in {', '.join(folders)}; check the folder", file=sys.stderr)
     for path in (out, *[report] * bool(report)):
         print(f"{path} written", file=sys.stderr)
-    if summary.failures:
-        for reason in summary.reasons:
-            print(escape_control_chars(reason), file=sys.stderr)
-        if (more := summary.failures.total() - len(summary.reasons)) > 0:
-            print(f"… and {more:,} more", file=sys.stderr)
-        count = f"{summary.failures.total():,} of {plural(summary.files, 'file')} failed"
-        print(f"{count}; column `error` of {out} has the reasons, --retry-failed tries again", file=sys.stderr)
-        raise typer.Exit(0 if tolerate_failed else 1)
+    if summary.damaged:
+        print(f"{plural(summary.damaged, 'damaged file')} analysed in part; see column `seconds_lost`", file=sys.stderr)
+    _print_failures(summary, out)
+    if watch:
+        _follow(changes, update, out)
+    elif summary.failures and not tolerate_failed:
+        raise typer.Exit(1)
+
+
+def _print_failures(summary: ScanSummary, out: Path) -> None:
+    """The first files that failed, on stderr."""
+    if not summary.failures:
+        return
+    for reason in summary.reasons:
+        print(escape_control_chars(reason), file=sys.stderr)
+    if (more := summary.failures.total() - len(summary.reasons)) > 0:
+        print(f"… and {more:,} more", file=sys.stderr)
+    count = f"{summary.failures.total():,} of {plural(summary.files, 'file')} failed"
+    print(f"{count}; column `error` of {out} has the reasons, --retry-failed tries again", file=sys.stderr)
+
+
+def _follow(changes: Iterator[None], update: Callable[[], ScanSummary], out: Path) -> None:
+    """Update the table after each change, until Ctrl-C or a signal; one line for each."""
+    print("waiting for changes (Ctrl-C stops)", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
+        for _ in changes:
+            try:
+                summary = update()
+            except LibraryError as error:  # a disk that isn't connected, say
+                print(escape_control_chars(str(error)), file=sys.stderr)
+                continue
+            processed = f"{plural(summary.processed, 'file')} processed, {summary.failed:,} failed"
+            print(f"{out} written: {plural(summary.files, 'file')}; {processed}", file=sys.stderr)
 
 
 def _print_summary(summary: ScanSummary) -> None:
@@ -126,6 +161,9 @@ def _progress_display() -> Iterator[ProgressCallback]:
         def show(summary: ScanSummary) -> None:
             nonlocal last_line
             files = plural(summary.files, "file")
+            if summary.mapping:
+                bar.update(task, rates="placing songs in the map")
+                return
             if summary.listing:
                 bar.update(task, rates=f"{files} listed")
                 if bar.disable and time.monotonic() - last_line > LINE_SECONDS:

@@ -133,16 +133,27 @@ class PredictionWriter:
         self.max_seconds = classifier.limits.max_seconds
         self.failed = False
         self.console = Console(highlight=False, soft_wrap=True, emoji=False)
-        columns = (*COLUMNS, *SCORES, "duration", "tags", *(f"prob_{genre}" for genre in self.genres), "error")
+        columns = (
+            *COLUMNS,
+            *SCORES,
+            "duration",
+            "seconds_lost",
+            "tags",
+            *(f"prob_{genre}" for genre in self.genres),
+            "error",
+        )
         self.csv = csv.DictWriter(sys.stdout, columns, restval="", lineterminator="\r\n")
         if output == "csv":
             self.csv.writeheader()
 
     def result(self, prediction: Prediction, explanation: Explanation | None) -> None:
         """Print one prediction."""
+        name = escape_control_chars(prediction.file or "")
         if prediction.duration >= self.max_seconds:
-            name = escape_control_chars(prediction.file or "")
             print(f"{name}: only the first {self.max_seconds:g} s were used", file=sys.stderr)
+        if lost := prediction.seconds_lost:
+            whole = prediction.duration + lost
+            print(f"{name}: damaged, {lost:.1f} of {whole:.1f} s are lost; copy it again", file=sys.stderr)
         if self.output == "table":
             self._print_table(prediction)
             if explanation:
@@ -152,6 +163,7 @@ class PredictionWriter:
             numbers |= {f"prob_{genre}": value for genre, value in prediction.probabilities.items()}
             row = {name: getattr(prediction, name) for name in COLUMNS}
             row |= {"tags": ", ".join(prediction.tags), "duration": f"{prediction.duration:.3f}"}
+            row |= {"seconds_lost": f"{prediction.seconds_lost:.3f}"}
             self.csv.writerow(row | {name: f"{value:.6f}" for name, value in numbers.items()})
         else:
             print(json.dumps(prediction.to_dict() | ({"explanation": explanation.to_dict()} if explanation else {})))

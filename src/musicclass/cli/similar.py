@@ -29,16 +29,14 @@ def similar(
 
     index = SongIndex.load(table)
     file = os.path.abspath(song)
-    embedding = index.embedding(file)
-    duration = -1.0
-    if embedding is None:
+    songs, duration = index.nearest_to_file(file, top), -1.0
+    if songs is None:
         from musicclass.classifier import Classifier
 
         prediction = Classifier.load(model).predict(song)
-        embedding, duration = prediction.embedding, prediction.duration
-        if embedding is None:
+        if prediction.embedding is None:
             raise ModelError(f"{model}: has no embeddings; choose --model music, built with its tagger")
-    songs = index.nearest(embedding, top)
+        songs, duration = index.nearest(prediction.embedding, top), prediction.duration
     for neighbor in songs:
         print(escape_control_chars(f"{neighbor.similarity:.2f}  {neighbor.genre:<12}{neighbor.file}"))
     if not songs:

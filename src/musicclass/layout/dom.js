@@ -39,8 +39,8 @@ export const isDark = () => dark.matches;
 
 /** Colors of the style sheet that canvases need. */
 export const themeColors = () => isDark()
-  ? {ink: "#eceae4", muted: "#7d818b", track: "#2a2e37"}
-  : {ink: "#1d1f24", muted: "#8b8e96", track: "#e9e5dc"};
+  ? {ink: "#eceae4", muted: "#7d818b", track: "#2a2e37", paper: "#1c1f25"}
+  : {ink: "#1d1f24", muted: "#8b8e96", track: "#e9e5dc", paper: "#fffefb"};
 
 /** A color as #rrggbb with an opacity between 0 and 1. */
 export const withAlpha = (hex, alpha) => hex + Math.round(255 * alpha).toString(16).padStart(2, "0");
@@ -56,11 +56,21 @@ export function drawOn(canvas, draw) {
   draw(context, width, height);
 }
 
-/** Call `redraw` now and whenever the canvas's size or the color scheme changes. */
+/** Call `redraw` now and whenever the canvas's size, the color scheme or the screen's density changes. */
 export function keepDrawn(canvas, redraw) {
+  const redrawIfShown = () => { if (canvas.isConnected) redraw(); };
   new ResizeObserver(redraw).observe(canvas.parentElement);
-  dark.addEventListener("change", () => { if (canvas.isConnected) redraw(); });
+  dark.addEventListener("change", redrawIfShown);
+  addEventListener("densitychange", redrawIfShown);
 }
+
+function watchDensity() {
+  matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => {
+    dispatchEvent(new Event("densitychange"));
+    watchDensity();
+  }, {once: true});
+}
+watchDensity();
 
 /** Let the browser save a blob as a file. */
 export function saveFile(blob, name) {

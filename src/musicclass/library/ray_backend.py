@@ -111,5 +111,5 @@ class _PredictActor:
         value = pickle.loads(row["value"])
         if not isinstance(value, TaskFailure):
             prediction = self.classifier.predict_windows(value, source_name(os.fsdecode(row["file"])))
-            value = table.prediction_row(prediction, self.options.segments, self.options.embeddings)
+            value = table.prediction_row(prediction, self.options.segments)
         return {"file": row["file"], "value": pickle.dumps(value)}

@@ -3,7 +3,9 @@ const data = JSON.parse($("data").textContent);
 const HEADERS = ["File", "Genre", "Confidence", "Duration"]; // the first columns of a row; then status, error, tags
 const FILTERS = {all: () => true, unknown: row => row[1] === "unknown", failed: row => row[4] !== "ok"};
 const color = genre => data.colors[genre] ?? "#9a9a9a";
-let limit = 200, column = 2, ascending = true, filter = "all";
+const PAGE = 200; // rows on the screen
+const TEXT = 7; // index of a row's lower-case text
+let page = 0, column = 2, ascending = true, filter = "all", waiting;
 
 function drawShares(id, counts, color) {
   const most = Math.max(...counts.map(([, n]) => n));
@@ -30,7 +32,13 @@ function compare(a, b) {
 
 function header(name, i) {
   const order = i !== column ? "none" : ascending ? "ascending" : "descending";
-  const sort = () => { ascending = column !== i || !ascending; column = i; drawFiles(); };
+  const sort = () => {
+    ascending = column !== i || !ascending;
+    column = i;
+    page = 0;
+    data.rows.sort(compare);
+    drawFiles();
+  };
   const arrow = {none: "", ascending: " ▲", descending: " ▼"}[order];
   return createElement("th", {scope: "col", ariaSort: order},
     createElement("button", {type: "button", onclick: sort}, name + arrow));
@@ -46,15 +54,27 @@ function fileRow([file, genre, confidence, duration, status, error, tags]) {
     createElement("td", {}, duration === null ? "" : clock(duration)));
 }
 
+/** Row by row, when it is first searched: of a million files, not all at once. */
+const textOf = row => row[TEXT] ??= row.join(" ").toLowerCase();
+
 function drawFiles() {
   const words = $("search").value.toLowerCase().split(/\s+/);
-  const matches = row => words.every(word => row.join(" ").toLowerCase().includes(word));
-  const rows = data.rows.filter(FILTERS[filter]).filter(matches).sort(compare);
-  $("files").replaceChildren(createTable("", HEADERS.map(header), rows.slice(0, limit).map(fileRow), "full"));
+  const rows = data.rows.filter(row => FILTERS[filter](row) && words.every(word => textOf(row).includes(word)));
+  page = Math.max(0, Math.min(page, Math.ceil(rows.length / PAGE) - 1));
+  const first = page * PAGE, shown = rows.slice(first, first + PAGE);
+  $("files").replaceChildren(createTable("", HEADERS.map(header), shown.map(fileRow), "full"));
   for (const button of $("filters").children) button.ariaPressed = String(button.textContent === filter);
-  const part = ` of the ${count(data.rows.length, "file")} that failed or are least confident`;
-  $("shown").textContent = count(rows.length, "file") + (data.rows.length < data.files ? part : "");
-  $("more").hidden = rows.length <= limit;
+  const range = `${(first + 1).toLocaleString("en")} to ${(first + shown.length).toLocaleString("en")} of `;
+  $("shown").textContent = (rows.length > PAGE ? range : "") + count(rows.length, "file");
+  $("previous").disabled = !page;
+  $("next").disabled = first + PAGE >= rows.length;
+  $("pages").hidden = rows.length <= PAGE;
+}
+
+function turn(pages) {
+  page += pages;
+  drawFiles();
+  $("files").scrollIntoView({block: "start"});
 }
 
 $("about").textContent =
@@ -64,7 +84,12 @@ drawShares("failures", data.failures, () => "var(--bad)");
 $("failed").hidden = !data.failures.length;
 drawHistogram();
 $("filters").append(...Object.keys(FILTERS).map(name =>
-  createElement("button", {type: "button", onclick: () => { filter = name; limit = 200; drawFiles(); }}, name)));
-$("search").oninput = () => { limit = 200; drawFiles(); };
-$("more").onclick = () => { limit *= 4; drawFiles(); };
+  createElement("button", {type: "button", onclick: () => { filter = name; page = 0; drawFiles(); }}, name)));
+$("search").oninput = () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => { page = 0; drawFiles(); }, data.rows.length > 20_000 ? 200 : 0);
+};
+$("previous").onclick = () => turn(-1);
+$("next").onclick = () => turn(1);
+data.rows.sort(compare);
 drawFiles();

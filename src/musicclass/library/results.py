@@ -29,11 +29,18 @@ create table if not exists files (
     row text,                   -- JSON; null: not done
     audio blob,                 -- hash of its encoded audio, where known
     changed integer not null default 0,  -- the file has changed since the row was stored
-    listed integer not null default 0  -- it is in the table
+    listed integer not null default 0,  -- it is in the table
+    map_x real, map_y real      -- its position in the map; null: none yet
 ) without rowid;
 create table if not exists runs (run integer primary key)
 """
-NEW_COLUMNS = ("audio blob", "changed integer not null default 0", "listed integer not null default 0")
+NEW_COLUMNS = (
+    "audio blob",
+    "changed integer not null default 0",
+    "listed integer not null default 0",
+    "map_x real",
+    "map_y real",
+)
 
 
 class ResultStore:
@@ -113,7 +120,10 @@ class ResultStore:
 
     def record(self, file: str, row: Row, failed: bool, audio: bytes | None = None) -> None:
         """Store a file's row, and the hash of its audio."""
-        query = "update files set settings = ?, failed = ?, row = ?, audio = ?, changed = 0 where file = ?"
+        query = """
+            update files set settings = ?, failed = ?, row = ?, audio = ?, changed = 0, map_x = null, map_y = null
+            where file = ?
+        """
         self._db.execute(query, (self._settings, failed, json.dumps(row), audio, os.fsencode(file)))
 
     def known_audio(self) -> frozenset[bytes]:
@@ -121,14 +131,54 @@ class ResultStore:
         query = f"select distinct audio from files where audio is not null and not failed and {self._is_usable}"
         return frozenset(audio for (audio,) in self._db.execute(query))
 
-    def reuse(self, file: str, audio: bytes) -> Row:
-        """Give a file the row of another, or of its own earlier version, with the same audio."""
+    def reuse(self, file: str, audio: bytes, own: Row) -> Row:
+        """Give a file the row of another, or of its own earlier version, with the same audio, and `own` columns."""
         query = f"select settings, row from files where audio = ? and not failed and {self._is_usable} limit 1"
         settings, row = self._db.execute(query, (audio,)).fetchone()
+        result: Row = json.loads(row) | own
         query = "update files set settings = ?, failed = 0, row = ?, audio = ?, changed = 0 where file = ?"
-        self._db.execute(query, (settings, row, audio, os.fsencode(file)))
-        result: Row = json.loads(row)
+        self._db.execute(query, (settings, json.dumps(result), audio, os.fsencode(file)))
+        self._move_position(file, audio)
         return result
+
+    def _move_position(self, file: str, audio: bytes) -> None:
+        """Give a file without a position that of an earlier file with the same audio, which has gone."""
+        gone = "from files where audio = ? and map_x is not null and run != ? order by run desc limit 1"
+        query = f"select file, map_x, map_y {gone}"
+        if position := self._db.execute(query, (audio, self._run)).fetchone():
+            moved = "update files set map_x = ?, map_y = ? where file = ? and map_x is null"
+            if self._db.execute(moved, (*position[1:], os.fsencode(file))).rowcount:
+                self._db.execute("update files set map_x = null, map_y = null where file = ?", position[:1])
+
+    def count_placed(self) -> tuple[int, int]:
+        """The number of this run's songs, which are files that are done and haven't failed, and of those in the map."""
+        query = f"select count(*), count(map_x) from files where run = ? and {self._is_current} and not failed"
+        total, placed = self._db.execute(query, (self._run,)).fetchone()
+        return total, placed
+
+    def songs(self, placed: bool) -> Iterator[tuple[str, Row]]:
+        """This run's songs that have a position, `map_x` and `map_y`, or none, in order of name; may be changed."""
+        condition = f"run = ? and {self._is_current} and not failed and map_x is {'not ' * placed}null"
+        query = f"select file, row, map_x, map_y from files where file > ? and {condition} order by file limit {BATCH}"
+        name = b""
+        while batch := self._db.execute(query, (name, self._run)).fetchall():
+            for name, row, x, y in batch:
+                yield os.fsdecode(name), json.loads(row) | {"map_x": x, "map_y": y}
+
+    def positions(self) -> Iterator[tuple[float, float]]:
+        """The positions of this run's songs."""
+        yield from self._db.execute("select map_x, map_y from files where run = ? and map_x is not null", (self._run,))
+
+    def place(self, positions: Iterable[tuple[str, float, float]]) -> None:
+        """Store the positions of files."""
+        with self._db:
+            self._db.execute("begin")
+            query = "update files set map_x = ?, map_y = ? where file = ?"
+            self._db.executemany(query, ((x, y, os.fsencode(file)) for file, x, y in positions))
+
+    def clear_positions(self) -> None:
+        """Forget the positions of all files."""
+        self._db.execute("update files set map_x = null, map_y = null where map_x is not null")
 
     def listed(self) -> int:
         """The number of files in the table, by the last complete run."""
@@ -140,7 +190,8 @@ class ResultStore:
         self._db.execute("update files set listed = (run = ?) where listed != (run = ?)", (self._run, self._run))
 
     def rows(self) -> Iterator[Row]:
-        """The rows of this run's files that are done, in order of name, with `file`, `size` and `modified`."""
-        query = f"select file, size, modified, row from files where run = ? and {self._is_current} order by file"
-        for file, size, modified, row in self._db.execute(query, (self._run,)):
-            yield {**json.loads(row), "file": os.fsdecode(file), "size": size, "modified": modified}
+        """The rows of this run's files that are done, in order of name, with the columns of the file."""
+        names = ("file", "size", "modified", "map_x", "map_y")
+        query = f"select {', '.join(names)}, row from files where run = ? and {self._is_current} order by file"
+        for *values, row in self._db.execute(query, (self._run,)):
+            yield {**json.loads(row), **dict(zip(names, values, strict=True)), "file": os.fsdecode(values[0])}

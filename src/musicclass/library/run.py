@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +18,12 @@ from typing import Any
 
 from musicclass.audio_files import iter_audio_files
 from musicclass.config import AudioConfig
-from musicclass.errors import AudioError, LibraryError
+from musicclass.errors import AudioError, LibraryError, escape_control_chars
 from musicclass.files import write_text
-from musicclass.library import remote, table
+from musicclass.library import file_tags, remote, table
+from musicclass.library.corrections import Corrections
 from musicclass.library.genre_tags import TagError, audio_key
+from musicclass.library.map import update_map
 from musicclass.library.report import html_report
 from musicclass.library.results import ResultStore, Row
 from musicclass.prediction import UNKNOWN, is_in_distribution
@@ -39,7 +42,7 @@ class ScanOptions:
     model: str = DEFAULT_MODEL
     min_confidence: float | None = None
     segments: bool = False  # store the segments along each track as well
-    embeddings: bool = False  # store the embedding of each track as well
+    embeddings: bool = False  # write the embeddings, which are stored for the map, into the table as well
     sampled: bool = False  # predict from a few windows of each track
     workers: int = field(default_factory=usable_cores)
     timeout: float = 60.0  # seconds for each file
@@ -55,9 +58,9 @@ class ScanOptions:
         """
         from musicclass import __version__, tagger
 
-        model_parts = [__version__, model.card["sha256"], model.uses_tagger and tagger.available()]
+        model_parts = [__version__, model.card["sha256"], model.uses_tagger and tagger.available(), "file_tags"]
         hashes = (hashlib.sha256(json.dumps(part).encode()).hexdigest()[:12] for part in (model_parts, self.sampled))
-        return *hashes, *["segments"] * self.segments, *["vector"] * self.embeddings
+        return *hashes, *["segments"] * self.segments
 
 
 @dataclass
@@ -66,6 +69,7 @@ class ScanSummary:
 
     files: int = 0  # rows of the table
     listing: bool = False  # `files` are those listed so far
+    mapping: bool = False  # all are done; songs get their positions in the map
     done: int = 0  # files, with those of earlier runs
     already_done: int = 0  # files, by earlier runs
     reused: int = 0  # files of this run whose audio has a row
@@ -74,6 +78,7 @@ class ScanSummary:
     seconds: float = 0.0  # duration of this run
     genres: Counter[str] = field(default_factory=Counter)  # in the table
     failures: Counter[str] = field(default_factory=Counter)  # in the table, by status
+    damaged: int = 0  # files in the table that have a genre though seconds are lost
     reasons: list[str] = field(default_factory=list)  # of the first NAMED_FAILURES
 
     @property
@@ -98,6 +103,7 @@ def run(
     LibraryError, ModelError and MissingExtraError before the first file is processed.
     """
     table.check_output(out, options.embeddings)
+    corrections = Corrections(out).read()
     files = scan(names)
     model = load_model(options.model)
     files = _with_progress(files, on_progress)
@@ -114,11 +120,15 @@ def run(
             )
         for _ in process_files(store, options, model, on_progress, summary):
             pass
+        summary.mapping = True
+        on_progress(summary)
+        update_map(store)
         columns = table.columns(model.genres, options.segments, options.embeddings)
         table.write(out, (table.table_row(row, columns) for row in _counted(_rows(store, options), summary)), columns)
         if report:
-            rows = (table.table_row(row, columns) for row in _rows(store, options))
-            write_text(report, html_report(rows, summary.genres, summary.failures, model.genres, model.name))
+            genres = Counter[str]()  # complete when all rows are read
+            rows = _corrected((table.table_row(row, columns) for row in _rows(store, options)), corrections, genres)
+            write_text(report, html_report(rows, genres, summary.failures, model.genres, model.name))
         store.complete()
     return summary
 
@@ -131,6 +141,33 @@ def _rows(store: ResultStore, options: ScanOptions) -> Iterator[Row]:
                 known = is_in_distribution(scores["familiarity"], scores["confidence"], options.min_confidence)
                 scores["genre"] = scores["top_genre"] if known else UNKNOWN
         yield row
+
+
+def rows_of_files(
+    files: Iterable[tuple[str, int, int]],
+    options: ScanOptions,
+    model: SavedModel,
+    library: Path | None = None,
+    on_progress: ProgressCallback = lambda summary: None,
+) -> Iterator[tuple[str, Row]]:
+    """Each of the `files` (see `scan`) with its row.
+
+    With `library`, a table, its results are used where they are up to date, and new ones added to them. Raises
+    LibraryError when they are missing.
+    """
+    check_library(library)
+    with tempfile.TemporaryDirectory() as folder:
+        path = store_path(library) if library else Path(folder) / "results"
+        with ResultStore(path, options.settings(model), any_options=True) as store:
+            store.upsert_files(files)
+            done = [(row["file"], row) for row in store.rows()]
+            yield from itertools.chain(done, process_files(store, options, model, on_progress, ScanSummary()))
+
+
+def check_library(library: Path | None) -> None:
+    """Raise LibraryError for a table without a store of results."""
+    if library and not store_path(library).exists():
+        raise LibraryError(f"{library}: not a table made by `musicclass library` ({store_path(library)} is missing)")
 
 
 def process_files(
@@ -146,8 +183,8 @@ def process_files(
     on_progress(summary)
     for file, row in predict_files(store.pending(), pending, options, model, store.known_audio()):
         failed, audio = row["status"] != OK, row.pop("audio", None)
-        if same := row.get("same_audio"):
-            row = store.reuse(file, same)
+        if same := row.pop("same_audio", None):
+            row = store.reuse(file, same, {name: row.get(name) for name in file_tags.COLUMNS})
             summary.reused += 1
         else:
             store.record(file, row, failed, audio)
@@ -168,7 +205,8 @@ def predict_files(
 ) -> Iterator[tuple[str, Row]]:
     """Each file with its row, in order of completion, from a pool of workers or, with `options.ray`, from Ray.
 
-    A row has the hash of its `audio`, where there is one; where it is in `known_audio`, the row is `same_audio` alone.
+    A row has the hash of its `audio`, where there is one; where that is in `known_audio`, the row is `same_audio` and
+    the file's tags.
     """
     make_task = functools.partial(make_predict_task, options, known_audio)
     workers = min(options.workers, max(1, n_files))
@@ -198,10 +236,11 @@ def make_predict_task(options: ScanOptions, known_audio: frozenset[bytes] = froz
         with contextlib.suppress(TagError):
             if isinstance(source, str) and not options.sampled:  # which saves reading the whole file
                 audio = audio_key(source)
+        tags = file_tags.read_file_tags(source) if isinstance(source, str) else {}
         if audio in known_audio:
-            return {"same_audio": audio}
+            return {"same_audio": audio} | tags
         prediction = classifier.predict(source, options.sampled)
-        return table.prediction_row(prediction, options.segments, options.embeddings) | {"audio": audio}
+        return table.prediction_row(prediction, options.segments) | {"audio": audio} | tags
 
     return file_task(process)
 
@@ -223,7 +262,7 @@ def _result_row(file: str, value: Row | TaskFailure, model: str) -> Row:
     """The row of a file from a worker's result."""
     if not isinstance(value, TaskFailure):
         return {**value, "status": OK}
-    name = os.fsencode(file).decode("utf-8", "backslashreplace")
+    name = escape_control_chars(file)
     error = value.error if value.error.startswith(name) else f"{name}: {value.error}"
     return {"model": model, "status": value.status, "error": error}
 
@@ -251,18 +290,32 @@ def _with_progress(files: Iterable[tuple[str, int, int]], on_progress: ProgressC
 
 
 def _scan_local(top: str) -> Iterator[tuple[str, int, int]]:
-    for file in iter_audio_files(top) if os.path.isdir(top) else (top,):
-        try:
-            status = os.stat(file)
-            yield file, status.st_size, min(status.st_mtime_ns, MAX_TIME)
-        except OSError:
-            yield file, 0, -1
+    yield from map(file_state, iter_audio_files(top) if os.path.isdir(top) else (top,))
+
+
+def file_state(file: str) -> tuple[str, int, int]:
+    """The file with its size in bytes and time of modification in ns (-1: unknown)."""
+    try:
+        status = os.stat(file)
+        return file, status.st_size, min(status.st_mtime_ns, MAX_TIME)
+    except OSError:
+        return file, 0, -1
+
+
+def _corrected(rows: Iterable[Row], corrections: dict[str, str], genres: Counter[str]) -> Iterator[Row]:
+    """The rows with corrected genres, which are counted in `genres`."""
+    for row in rows:
+        if row["genre"] is not None:
+            row["genre"] = corrections.get(row["file"], row["genre"])
+            genres[row["genre"]] += 1
+        yield row
 
 
 def _counted(rows: Iterable[Row], summary: ScanSummary) -> Iterator[Row]:
     for row in rows:
         if row["status"] == OK:
             summary.genres[row["genre"]] += 1
+            summary.damaged += bool(row.get("seconds_lost"))
         else:
             summary.failures[row["status"]] += 1
             if len(summary.reasons) < NAMED_FAILURES:

@@ -1,20 +1,25 @@
-"""Similar songs: the nearest neighbours of a song's embedding in a library's table, by cosine similarity."""
+"""Similar songs: the nearest neighbours of a song's embedding in a library's table, by cosine similarity.
+
+The search is exact: in 500,000 songs it takes 30 ms; an approximate index would take a minute to build.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from musicclass.errors import LibraryError, import_optional
+from musicclass.errors import LibraryError
 from musicclass.features import Array
+from musicclass.library.read_table import naming_table, read_rows
+from musicclass.library.results import Row
 from musicclass.tagger import normalize
 
 SAME_RECORDING = 0.99  # cosine similarity; that of a song and its mp3 at 64 kbit/s is higher
 COLUMNS = ("file", "genre", "duration", "embedding")
+NO_EMBEDDINGS = "has no embeddings; make it with musicclass library … --embeddings"
 
 
 class Song(NamedTuple):
@@ -29,32 +34,45 @@ class Song(NamedTuple):
 class SongIndex:
     """The songs of a table that have embeddings."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self._rows = rows
-        self._embeddings = normalize(np.array([row["embedding"] for row in rows], np.float32))
+    def __init__(self, rows: Iterable[Row]) -> None:
+        """`rows` have COLUMNS. Raises ValueError where embeddings differ in size."""
+        self._songs: list[Song] = []
+        vectors = []
+        for row in rows:
+            if row["embedding"] is not None:
+                self._songs.append(Song(row["file"], row["genre"], row["duration"], 1.0))
+                vectors.append(np.asarray(row["embedding"], np.float32))
+        self._embeddings = normalize(np.stack(vectors)) if vectors else np.zeros((0, 0), np.float32)
+        self._row_of = {song.file: i for i, song in enumerate(self._songs)}
+
+    def __len__(self) -> int:
+        return len(self._songs)
+
+    @property
+    def size(self) -> int:
+        """The number of values of an embedding."""
+        return int(self._embeddings.shape[1])
 
     @classmethod
     def load(cls, table: Path) -> SongIndex:
         """Read a table made with --embeddings. Raises LibraryError for another file."""
-        try:
-            rows = _read_parquet(table) if table.suffix.lower() == ".parquet" else _read_jsonl(table)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise LibraryError(f"{table}: can't be read as a table of musicclass with embeddings ({error})") from None
-        rows = [row for row in rows if row["embedding"] is not None]
-        if not rows:
-            raise LibraryError(f"{table}: has no embeddings; make it with musicclass library … --embeddings")
-        return cls(rows)
+        with naming_table(table):
+            index = cls(read_rows(table, COLUMNS))
+        if not index:
+            raise LibraryError(f"{table}: {NO_EMBEDDINGS}")
+        return index
 
-    def embedding(self, file: str) -> Array | None:
-        """The embedding (d,) of a file in the table."""
-        for row in self._rows:
-            if row["file"] == file:
-                return np.array(row["embedding"], np.float32)
-        return None
+    def nearest_to_file(self, file: str, top: int) -> list[Song] | None:
+        """As `nearest`, for a file of the table; None where it has no embedding there."""
+        row = self._row_of.get(file)
+        return None if row is None else self._nearest(self._embeddings[row], top)
 
     def nearest(self, embedding: Array, top: int) -> list[Song]:
         """At most `top` songs, most similar first, without the recording of this `embedding` (d,); none twice."""
-        similarity = self._embeddings @ normalize(embedding[None])[0]
+        return self._nearest(normalize(embedding[None])[0], top)
+
+    def _nearest(self, target: Array, top: int) -> list[Song]:
+        similarity = self._embeddings @ target
         songs: list[Song] = []
         chosen: list[Array] = []
         for i in np.argsort(-similarity, kind="stable").tolist():
@@ -62,8 +80,7 @@ class SongIndex:
                 break
             vector = self._embeddings[i]
             if similarity[i] < SAME_RECORDING and all(vector @ other < SAME_RECORDING for other in chosen):
-                row = self._rows[i]
-                songs.append(Song(row["file"], row["genre"], row["duration"], float(similarity[i])))
+                songs.append(self._songs[i]._replace(similarity=float(similarity[i])))
                 chosen.append(vector)
         return songs
 
@@ -74,15 +91,3 @@ def playlist(songs: Sequence[Song]) -> str:
     for song in songs:
         lines += [f"#EXTINF:{song.duration:.0f},{Path(song.file).stem}", song.file]
     return "\n".join(lines) + "\n"
-
-
-def _read_parquet(table: Path) -> list[dict[str, Any]]:
-    parquet = import_optional("pyarrow.parquet", "library")
-    rows: list[dict[str, Any]] = parquet.read_table(table, columns=list(COLUMNS)).to_pylist()
-    return rows
-
-
-def _read_jsonl(table: Path) -> list[dict[str, Any]]:
-    with table.open(encoding="utf-8") as lines:
-        rows = (json.loads(line) for line in lines)
-        return [{name: row.get(name) for name in COLUMNS} for row in rows]

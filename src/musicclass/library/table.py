@@ -18,13 +18,13 @@ from typing import IO, Any
 
 from musicclass.errors import LibraryError, import_optional
 from musicclass.files import write_atomically
+from musicclass.library import file_tags
 from musicclass.library.results import Row
 from musicclass.prediction import Prediction, Segment
 
-FILE_COLUMNS = ("size", "modified", "status", "error")
-TEXT_COLUMNS = ("file", "genre", "top_genre", "model", "tags", "status", "error")
+FILE_COLUMNS = (*file_tags.COLUMNS, "size", "modified", "map_x", "map_y", "status", "error")
+TEXT_COLUMNS = ("file", "title", "artist", "genre_tag", "genre", "top_genre", "model", "tags", "status", "error")
 DECIMALS = 4  # of embeddings, whose values are about 1
-DIGITS = 6  # significant ones, of scores
 ROW_GROUP = 10_000  # rows of Parquet that are in memory at once
 
 
@@ -40,26 +40,14 @@ def check_output(path: Path, embeddings: bool = False) -> None:
         import_optional("pyarrow", "library")
 
 
-def prediction_row(prediction: Prediction, segments: bool, embeddings: bool) -> Row:
-    """A prediction as a row, with prob_<genre> in place of `probabilities`, and `tags` joined by commas.
-
-    Segments and the embedding are included on request.
-    """
-    row: Row = rounded((prediction if segments else dataclasses.replace(prediction, segments=())).to_dict())
+def prediction_row(prediction: Prediction, segments: bool) -> Row:
+    """A prediction as a row, with prob_<genre> in place of `probabilities`, and `tags` joined by commas."""
+    row: Row = (prediction if segments else dataclasses.replace(prediction, segments=())).to_dict()
     probabilities = {f"prob_{genre}": value for genre, value in row.pop("probabilities").items()}
     row["tags"] = ", ".join(prediction.tags)
-    if embeddings and prediction.embedding is not None:
+    if prediction.embedding is not None:
         row["embedding"] = prediction.embedding.astype(float).round(DECIMALS).tolist()
     return row | probabilities
-
-
-def rounded(value: Any) -> Any:
-    """A JSON-ready value with DIGITS significant digits in all numbers."""
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(rounded(item) for item in value)
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def columns(genres: Sequence[str], segments: bool, embeddings: bool) -> list[str]:
@@ -72,14 +60,15 @@ def columns(genres: Sequence[str], segments: bool, embeddings: bool) -> list[str
 
 
 def table_row(row: Row, names: Sequence[str]) -> Row:
-    """A stored row as one of the table: all columns, times in ISO 8601 (UTC), file names as UTF-8.
-
-    Bytes of a file name that aren't UTF-8 become \\udc80 to \\udcff.
-    """
+    """A stored row as one of the table: all columns, times in ISO 8601 (UTC), and the file's `table_name`."""
     modified = datetime.fromtimestamp(row["modified"] / 1e9, UTC).isoformat() if row["modified"] >= 0 else None
-    name = os.fsencode(row["file"]).decode("utf-8", "surrogateescape")  # whatever the locale's encoding
-    file = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return {name: row.get(name) for name in names} | {"file": file, "modified": modified}
+    return {name: row.get(name) for name in names} | {"file": table_name(row["file"]), "modified": modified}
+
+
+def table_name(file: str) -> str:
+    """The name of a file in a table, in UTF-8; bytes that aren't become \\udc80 to \\udcff."""
+    name = os.fsencode(file).decode("utf-8", "surrogateescape")  # whatever the locale's encoding
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write(path: Path, rows: Iterable[Row], names: Sequence[str]) -> None:
@@ -93,7 +82,13 @@ def _write_csv(file: IO[bytes], rows: Iterable[Row], names: Sequence[str]) -> No
         table = csv.DictWriter(text, names)
         table.writeheader()
         for row in rows:
-            table.writerow(row | ({"segments": json.dumps(row["segments"])} if row.get("segments") else {}))
+            texts = {name: _disarm(row.get(name)) for name in file_tags.COLUMNS}
+            table.writerow(row | texts | ({"segments": json.dumps(row["segments"])} if row.get("segments") else {}))
+
+
+def _disarm(value: Any) -> Any:
+    """A value of a file's tags; with an apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{value}" if str(value).startswith(("=", "+", "-", "@")) else value
 
 
 def _write_jsonl(file: IO[bytes], rows: Iterable[Row], names: Sequence[str]) -> None:
@@ -105,7 +100,11 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Row], names: Sequence[str]) -
     import pyarrow.parquet
 
     genres = [name.removeprefix("prob_") for name in names if name.startswith("prob_")]
-    types = dict.fromkeys(TEXT_COLUMNS, pa.string()) | {"size": pa.int64(), "modified": pa.timestamp("us", "UTC")}
+    types = dict.fromkeys(TEXT_COLUMNS, pa.string()) | {
+        "size": pa.int64(),
+        "year": pa.int32(),
+        "modified": pa.timestamp("us", "UTC"),
+    }
     types["probabilities"] = pa.struct([(genre, pa.float64()) for genre in genres])
     fields = [(field.name, types.get(field.name, pa.float64())) for field in dataclasses.fields(Segment)]
     types |= {"segments": pa.list_(pa.struct(fields)), "embedding": pa.list_(pa.float32())}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
+import glob
 import json
 import mmap
 import os
 import re
 import shutil
 import tempfile
+import time
 import tomllib
 import zlib
 from collections import defaultdict
@@ -29,9 +30,11 @@ import psutil
 from musicclass.errors import ConfigError, LibraryError
 from musicclass.files import file_hash, move, sync
 from musicclass.library import binary_delta
+from musicclass.library.corrections import Corrections
 from musicclass.library.genre_tags import TagError, audio_hash, read_genres, spelling, write_genres
-from musicclass.library.results import ResultStore, Row
-from musicclass.library.run import ProgressCallback, ScanOptions, ScanSummary, process_files, scan, store_path
+from musicclass.library.results import Row
+from musicclass.library.run import ProgressCallback, ScanOptions, check_library, rows_of_files, scan
+from musicclass.library.table import table_name
 from musicclass.prediction import is_in_distribution
 from musicclass.saved_model import SavedModel, load_model
 from musicclass.text import percent
@@ -93,7 +96,9 @@ def load_genre_names(path: Path | None, genres: Sequence[str]) -> dict[str, str]
         return usual
     try:
         names = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}); check the name") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: can't be read as TOML: {error}") from None
     if unknown := sorted(set(names) - set(genres)):
         raise ConfigError(f"{path}: not a genre of the model: {', '.join(unknown)}; it has {', '.join(genres)}")
@@ -114,55 +119,79 @@ def propose_changes(
 ) -> Iterator[tuple[str, TagChange | Skipped]]:
     """Each file in `folders` with its change, or the reason why it isn't changed.
 
-    With `table`, the results of that library are used, and new ones added to them. Raises LibraryError when they are
-    missing.
+    With `table`, the results of that library and the user's corrections are used, and new results added. Raises
+    LibraryError when they are missing.
     """
-    if table and not store_path(table).exists():
-        raise LibraryError(f"{table}: not a table made by `musicclass library` ({store_path(table)} is missing)")
+    check_library(table)
     model = load_model(options.model)
+    corrections = Corrections(table).read() if table else {}
     genres: dict[str, tuple[str, ...]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = store_path(table) if table else Path(folder) / "results"
-        with ResultStore(path, options.settings(model), any_options=True) as store:
-            files = list(scan(folders))
-            first = dict[str, str]()  # by real path
-            for file, _, _ in files:
-                if (same := first.setdefault(os.path.realpath(file), file)) != file:
-                    yield file, Skipped(f"{file}: the same file as {same}")
-                    continue
-                try:
-                    before = read_genres(file)
-                except TagError as error:
-                    yield file, Skipped(str(error), failed=True)
-                    continue
-                if tagging.mode is TagMode.only_missing and before:
-                    yield file, Skipped(f"{file}: has {', '.join(before)}")
-                else:
-                    genres[file] = before
-            store.upsert_files(item for item in files if item[0] in genres)
-            done = [(row["file"], row) for row in store.rows()]
-            new = process_files(store, options, model, on_progress, ScanSummary())
-            for file, row in itertools.chain(done, new):
-                change = propose_change(file, row, genres[file], model, tagging)
-                obstacle = write_obstacle(file) if isinstance(change, TagChange) else ""
-                yield file, Skipped(obstacle, failed=True) if obstacle else change
+    files = list(scan(folders))
+    first = dict[str, str]()  # by real path
+    for file, _, _ in files:
+        before = current_genres(file, tagging, first)
+        if isinstance(before, Skipped):
+            yield file, before
+        else:
+            genres[file] = before
+    pending = (item for item in files if item[0] in genres)
+    for file, row in rows_of_files(pending, options, model, table, on_progress):
+        correction = corrections.get(table_name(file), "")
+        yield file, if_writable(propose_change(file, row, genres[file], model, tagging, correction))
+
+
+def current_genres(path: str, tagging: TagOptions, first: dict[str, str]) -> tuple[str, ...] | Skipped:
+    """The genres in a file's tags, or the reason why it isn't changed; `first` are the files so far, by real path."""
+    if (same := first.setdefault(os.path.realpath(path), path)) != path:
+        return Skipped(f"{path}: the same file as {same}")
+    try:
+        genres = read_genres(path)
+    except TagError as error:
+        return Skipped(str(error), failed=True)
+    if tagging.mode is TagMode.only_missing and genres:
+        return Skipped(f"{path}: has {', '.join(genres)}")
+    return genres
 
 
 def propose_change(
-    path: str, row: Row, before: tuple[str, ...], model: SavedModel, tagging: TagOptions
+    path: str, row: Row, before: tuple[str, ...], model: SavedModel, tagging: TagOptions, correction: str = ""
 ) -> TagChange | Skipped:
-    """The change of a file's genres that follows from its row, or the reason why it isn't changed."""
+    """The change of a file's genres that follows from the user's correction or, without one, from its row.
+
+    Otherwise, the reason why it isn't changed.
+    """
+    if correction:
+        return make_change(path, before, [correction], tagging)
     if row["status"] != OK:
         return Skipped(str(row["error"]), failed=True)
-    if not is_in_distribution(row["familiarity"], row["confidence"], tagging.min_confidence):
-        return Skipped(f"{path}: unknown (closest to {row['top_genre']}, {percent(row['confidence'])})")
-    if tagging.min_confidence is None and row["confidence"] < MIN_CONFIDENCE:
-        return Skipped(f"{path}: {row['top_genre']} with a confidence of {percent(row['confidence'])} isn't written")
+    known = is_in_distribution(row["familiarity"], row["confidence"], tagging.min_confidence)
+    if doubt := why_not(row["top_genre"], row["confidence"], known, tagging):
+        return Skipped(f"{path}: {doubt}")
     ranked = sorted(model.genres, key=lambda genre: -row[f"prob_{genre}"])[: tagging.top]
     ranked = [genre for i, genre in enumerate(ranked) if not i or row[f"prob_{genre}"] >= tagging.min_further]
-    names = tuple(dict.fromkeys(tagging.names.get(genre, genre) for genre in ranked))
+    return make_change(path, before, ranked, tagging)
+
+
+def why_not(top_genre: str, confidence: float, known: bool, tagging: TagOptions) -> str:
+    """Why a prediction isn't written, or ""; `known`: it isn't "unknown"."""
+    if not known:
+        return f"unknown (closest to {top_genre}, {percent(confidence)})"
+    if tagging.min_confidence is None and confidence < MIN_CONFIDENCE:
+        return f"{top_genre} with a confidence of {percent(confidence)} isn't written"
+    return ""
+
+
+def make_change(path: str, before: tuple[str, ...], genres: Iterable[str], tagging: TagOptions) -> TagChange | Skipped:
+    """The change that writes genres, or the reason why the file isn't changed."""
+    names = tuple(dict.fromkeys(tagging.names.get(genre, genre) for genre in genres))
     after = combine_genres(before, names, tagging.mode)
     return TagChange(path, before, after) if after != before else Skipped(f"{path}: has {', '.join(before)}")
+
+
+def if_writable(change: TagChange | Skipped) -> TagChange | Skipped:
+    """The change or, when the file can't be changed, the reason."""
+    obstacle = write_obstacle(change.path) if isinstance(change, TagChange) else ""
+    return Skipped(obstacle, failed=True) if obstacle else change
 
 
 def combine_genres(before: tuple[str, ...], predicted: tuple[str, ...], mode: TagMode) -> tuple[str, ...]:
@@ -280,6 +309,16 @@ def _mapped(path: str) -> Iterator[mmap.mmap]:
 
 
 # Restoring files
+
+
+def new_journal(table: Path) -> Path:
+    """Where a writing of a table's genres is recorded from now on: beside the table."""
+    return table.with_name(f"{table.name}.tags-{time.strftime('%Y%m%d-%H%M%S')}.journal")
+
+
+def latest_journal(table: Path) -> Path | None:
+    """The last of `new_journal` that is there."""
+    return max(table.parent.glob(f"{glob.escape(table.name)}.tags-*.journal"), default=None)
 
 
 ALREADY_RESTORED = "already restored"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import mimetypes
 import os
 import socket
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -26,7 +27,15 @@ from musicclass.explain import group_edges
 from musicclass.page import LAYOUT
 from musicclass.palette import genre_color
 from musicclass.saved_model import HISTORY, SavedModel, load_model
-from musicclass.server import problem_details, routes_library, routes_predict
+from musicclass.server import (
+    api_page,
+    problem_details,
+    routes_library,
+    routes_predict,
+    routes_similar,
+    routes_tags,
+    security,
+)
 from musicclass.server.connections import BACKLOG, make_protocol
 from musicclass.server.jobs import Jobs
 from musicclass.server.library_table import LibraryTable
@@ -35,7 +44,10 @@ from musicclass.server.security import SecurityMiddleware, is_local
 from musicclass.server.settings import ServerSettings
 from musicclass.server.web_pages import STATIC, make_pages
 
-MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
+MEDIA_TYPES = {
+    ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+}  # fmt: skip
 ABOUT = """Upload audio, get its genre: of the whole track and of each segment, with a calibrated confidence, and
 "unknown" for what is unlike the training data. Uploads are never stored."""
 
@@ -64,6 +76,7 @@ def make_app(settings: ServerSettings) -> FastAPI:
         lifespan=jobs.lifespan,
         responses=problem_details.RESPONSES,
         exception_handlers=problem_details.HANDLERS,
+        dependencies=[Depends(problem_details.refuse_unknown_parameters)],
     )
     app.add_middleware(SecurityMiddleware, settings=settings)
     if settings.origins:
@@ -73,9 +86,16 @@ def make_app(settings: ServerSettings) -> FastAPI:
         )
     app.include_router(routes_predict.make_router(jobs, model))
     if settings.library:
-        app.include_router(routes_library.make_router(LibraryTable(settings.library)))
+        table = LibraryTable(settings.library)
+        app.include_router(routes_library.make_router(table, settings.write_tags))
+        if settings.write_tags:
+            app.include_router(routes_tags.make_router(table, settings))
+        app.include_router(routes_similar.make_router(table, jobs))
     _add_model(app, model, settings)
     _add_state(app, jobs, model)
+    document = app.openapi()
+    api_page.complete(document, settings.token is not None)
+    app.openapi = lambda: document  # type: ignore[method-assign]
     _add_web_ui(app, model, settings)
     return app
 
@@ -120,7 +140,7 @@ def _add_web_ui(app: FastAPI, model: SavedModel, settings: ServerSettings) -> No
     """The pages; scripts and styles at /static."""
     for suffix, media_type in MEDIA_TYPES.items():  # some systems' tables are wrong; browsers then run no script
         mimetypes.add_type(media_type, suffix)
-    for path, page in make_pages(model, settings).items():
+    for path, page in make_pages(model, settings, app.openapi()).items():
         app.add_route(path, functools.partial(_respond, page))
     app.mount("/static", StaticFiles(directory=STATIC, packages=[("musicclass", LAYOUT.name)]))
 
@@ -135,12 +155,22 @@ def serve(settings: ServerSettings, open_browser: bool) -> None:
         raise ConfigError(f"--host {settings.host} lets other machines send requests: set a --token as well")
     app = make_app(settings)
     with _listen(settings) as listener:
+        _log_to_stderr(settings.access_log)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listener.getsockname()[1]}/"
         print(f"musicclass runs at {url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if open_browser and _has_display():
             threading.Timer(1, webbrowser.open, [url]).start()
         uvicorn.Server(uvicorn_config(app, settings)).run(sockets=[listener])
+
+
+def _log_to_stderr(access_log: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    logger = logging.getLogger("musicclass")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    security.access_log.disabled = not access_log
 
 
 def uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from musicclass.classifier import Classifier
 from musicclass.config import AudioConfig
 from musicclass.errors import AudioError
 from musicclass.explain import Explanation
-from musicclass.features import Array
-from musicclass.prediction import Prediction
+from musicclass.features import Array, TrackFeatures
+from musicclass.prediction import Prediction, rounded
 from musicclass.workers import TaskFailure, TaskFn, task_failure
 
 PEAK_SAMPLES = 441  # at the model's 22,050 Hz: 50 peaks in a second
@@ -33,13 +33,16 @@ class PredictRequest:
     waveform_peaks: int = 0
     explain: bool = False
     genre: str | None = None  # to explain in place of the top genre
+    embedding: bool = False
+    features: TrackFeatures | None = None  # of the file, where they are known; `data` isn't decoded then
 
 
 @dataclass(frozen=True)
 class PredictResponse(Prediction):
     """A prediction with what else was requested."""
 
-    embedding: None = None  # it isn't sent
+    seconds_lost: float = field()  # required: it is sent although it is 0
+    embedding: list[float] | None = None  # type: ignore[assignment]  # (200,), see tagger.py
     waveform_peaks: list[float] | None = None  # evenly spread, 0 to 1
     explanation: dict[str, Any] | None = None  # as Explanation.to_dict gives it, and `log_mel`, a grey image
 
@@ -47,10 +50,10 @@ class PredictResponse(Prediction):
 def make_request_task(
     model: str, min_confidence: float | None, max_seconds: float, on_progress: Callable[[float], None]
 ) -> TaskFn:
-    """The task of a worker: PredictRequest -> PredictResponse or TaskFailure; WARM_UP -> None."""
+    """The task of a worker: PredictRequest -> what `predict` returns or TaskFailure; WARM_UP -> None."""
     classifier = Classifier.load(model, AudioConfig(max_seconds=max_seconds, max_step_seconds=0), min_confidence)
 
-    def predict_one(request: PredictRequest | str) -> PredictResponse | TaskFailure | None:
+    def predict_one(request: PredictRequest | str) -> tuple[PredictResponse, TrackFeatures] | TaskFailure | None:
         try:
             return predict(classifier, request, on_progress) if isinstance(request, PredictRequest) else None
         except AudioError as error:
@@ -59,28 +62,34 @@ def make_request_task(
     return predict_one
 
 
-def predict(classifier: Classifier, request: PredictRequest, on_progress: Callable[[float], None]) -> PredictResponse:
-    """The prediction of `Classifier.predict`, and what else was requested. Raises AudioError."""
-    features, peaks = classifier.model.features, WaveformPeaks()
+def predict(
+    classifier: Classifier, request: PredictRequest, on_progress: Callable[[float], None]
+) -> tuple[PredictResponse, TrackFeatures]:
+    """The prediction of `Classifier.predict` and what else was requested, and the track's features.
+
+    Raises AudioError.
+    """
+    features, peaks, lost = classifier.model.features, WaveformPeaks(), list[float]()
     source = io.BytesIO(request.data)
     source.name = request.name  # messages of errors begin with it
 
     def observed() -> Iterator[Array]:
-        for block in audio.stream(source, features.sample_rate, classifier.limits):
+        for block in audio.stream(source, features.sample_rate, classifier.limits, lost.append):
             yield block
             if request.waveform_peaks:
                 peaks.add(block)
             on_progress(min(1.0, source.tell() / len(request.data)))
 
-    track = classifier.track_features(observed())
+    track = request.features or classifier.track_features(observed())._replace(seconds_lost=sum(lost, 0.0))
     prediction = classifier.predict_features(track, request.name)
     explanation = None
     if request.explain:
         explained = classifier.explain_features(track, prediction, request.genre)
         explanation = explained.to_dict() | {"log_mel": _log_mel_image(explained)}
     waveform_peaks = peaks.spread(request.waveform_peaks) if request.waveform_peaks else None
-    fields = vars(prediction) | {"embedding": None}
-    return PredictResponse(**fields, waveform_peaks=waveform_peaks, explanation=explanation)
+    embedding = prediction.embedding if request.embedding else None
+    fields = vars(rounded(prediction)) | {"embedding": None if embedding is None else embedding.tolist()}
+    return PredictResponse(**fields, waveform_peaks=waveform_peaks, explanation=explanation), track
 
 
 class WaveformPeaks:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from musicclass.errors import LibraryError
+from musicclass.features import TrackFeatures
 from musicclass.server.inference import WARM_UP, PredictRequest, PredictResponse, make_request_task
 from musicclass.server.problem_details import Problem, ProblemError, make_problem
 from musicclass.server.settings import ServerSettings
@@ -24,6 +26,7 @@ from musicclass.workers import OK, TaskFailure, WorkerPool
 
 KEEP_SECONDS = 600.0  # after which a finished job is forgotten
 KEEP_JOBS = 1_000
+KEEP_FEATURES = 100_000_000  # bytes of songs' features, so that explanations need no second decoding: 2.5 hours
 RESTART_DELAY = 5.0  # seconds between two attempts to start a worker
 HISTOGRAM_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 NO_WORKER, CANCELLED = "no_worker", "cancelled"
@@ -105,6 +108,7 @@ class Jobs:
         self.ready = 0  # workers that have loaded the model
         self._jobs: dict[str, Job] = {}
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._features: dict[bytes, TrackFeatures] = {}  # by the hash of the file, the oldest first
         self._seconds = 1.0  # that a file takes, a moving average
         self.metrics.queued.set_function(lambda: self.queued)
         self.metrics.workers.set_function(lambda: self.ready)
@@ -176,11 +180,15 @@ class Jobs:
                 if job:
                     job.status.state = "running"
                 started = time.monotonic()
-                result = await loop.run_in_executor(threads, _run_in, pool, job.request if job else WARM_UP)
+                request = job.request if job else None
+                result = await loop.run_in_executor(threads, _run_in, pool, request, self._features)
                 failed = isinstance(result, TaskFailure) and result.status == NO_WORKER
                 self.ready += (not failed) - ready
                 ready = not failed
                 if job:
+                    if isinstance(result, _Done):
+                        self._keep(result.digest, result.features)
+                        result = result.response
                     self._finish(job, result, time.monotonic() - started)
                 elif failed:
                     print(f"{result.error}; trying again", file=sys.stderr)
@@ -192,12 +200,34 @@ class Jobs:
         self._seconds += 0.1 * (seconds - self._seconds)
         self.metrics.count(result, seconds)
 
+    def _keep(self, digest: bytes, features: TrackFeatures) -> None:
+        """Keep a file's features for KEEP_SECONDS, and no more than KEEP_FEATURES bytes of all."""
+        kept = self._features
+        kept[digest] = features
+        while sum(each.log_mel.nbytes for each in kept.values()) > KEEP_FEATURES:
+            del kept[next(iter(kept))]
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, kept.pop, digest, None)
 
-def _run_in(pool: WorkerPool, request: PredictRequest | str | None) -> Any:
-    """The pool's result; TaskFailure(NO_WORKER) when its worker can't start, or is closed with the server."""
+
+class _Done(NamedTuple):
+    """What a worker has made of a file."""
+
+    response: PredictResponse
+    features: TrackFeatures
+    digest: bytes  # of the file
+
+
+def _run_in(pool: WorkerPool, request: PredictRequest | None, kept: Mapping[bytes, TrackFeatures]) -> Any:
+    """The pool's result as _Done; TaskFailure(NO_WORKER) when its worker can't start, or is closed with the server.
+
+    Without a request, the worker starts.
+    """
+    digest = hashlib.sha256(request.data).digest() if request else b""
+    if request and request.explain and not request.waveform_peaks and (features := kept.get(digest)):
+        request = replace(request, data=b"", features=features)
     try:
-        ((_, result),) = pool.map([request])
+        ((_, result),) = pool.map([request or WARM_UP])
     except (LibraryError, OSError) as error:
         pool.close()
         return TaskFailure(NO_WORKER, str(error))
-    return result
+    return _Done(result[0], result[1], digest) if isinstance(result, tuple) else result

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import TypeAdapter
@@ -74,6 +75,21 @@ async def handle(request: Request, error: Exception) -> Response:
         case ClientDisconnect():
             return Response(status_code=499)  # nobody receives it
     return respond(make_problem(500, "internal_server_error", "see the log of the server"))
+
+
+def _query_parameters(dependant: Dependant) -> list[str]:
+    """The names of a route's query parameters, and of those of its dependencies."""
+    own = [field.alias for field in dependant.query_params]
+    return own + [name for each in dependant.dependencies for name in _query_parameters(each)]
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """A dependency of all routes. Raises ProblemError that names query parameters that the route doesn't have."""
+    names = _query_parameters(request.scope["route"].dependant)
+    if unknown := [name for name in dict.fromkeys(request.query_params) if name not in names]:
+        known = f"it has {', '.join(names)}" if names else "it has none"
+        detail = f"{request.url.path} has no parameter {', '.join(map(repr, unknown))}; {known}"
+        raise ProblemError(422, "unknown_parameter", detail)
 
 
 HANDLERS: dict[int | type[Exception], Any] = dict.fromkeys(

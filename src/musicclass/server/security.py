@@ -1,4 +1,4 @@
-"""Middleware: host, origin, token and size of requests, and the security headers of responses."""
+"""Middleware: host, origin, token and size of requests, headers of responses, and the access log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hmac
 import ipaddress
+import logging
 import re
 import time
 
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from musicclass.server.problem_details import ProblemError, make_problem, respond
 from musicclass.server.settings import ServerSettings
 
+log, access_log = logging.getLogger("musicclass.server"), logging.getLogger("musicclass.server.access")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
@@ -33,7 +35,9 @@ HEADERS = {
 }
 AUTHENTICATE = {"WWW-Authenticate": 'Basic realm="musicclass: any name, the token as password", charset="UTF-8"'}
 MIN_RATE = 1000  # bytes a second of a body that takes longer than the timeout
-DRAIN_BYTES, DRAIN_SECONDS = 2_000_000, 2.0  # read of a rejected request, so that its sender gets the response
+DRAIN_SECONDS = 5.0  # in which a rejected request is read, so that its sender gets the response
+PROBES = ("/v1/health", "/v1/metrics")  # need no token from this machine
+ERRORS = {416: ("range_not_satisfiable", "the file has no such range")}
 
 
 class SecurityMiddleware:
@@ -49,32 +53,26 @@ class SecurityMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        app, body, responded = self.app, _Body(self, receive), False
-
-        async def protected_send(message: Message) -> None:
-            nonlocal responded
-            responded = True
-            if message["type"] == "http.response.start":
-                if message["status"] >= 400 and not body.complete:
-                    await _drain(receive)
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
+        scope = self._with_root_path(scope)
+        body = _Body(self, receive)
+        response, begin = _Response(scope, body, send), time.monotonic()
+        app: ASGIApp = self.app
         try:
-            self._check(scope["method"], Headers(scope=scope))
+            self._check(scope)
         except ProblemError as error:
             app = respond(error.problem, error.headers)
         try:
-            await app(self._with_root_path(scope), body.receive, protected_send)
+            # uvicorn sends no body for HEAD.
+            inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await app(inner, body.receive, response.send)
         except asyncio.CancelledError:  # the server stops
             body.complete = True
-            if not responded:
-                response = respond(make_problem(503, "stopping", "the server stops; try again soon"))
-                await response(scope, receive, protected_send)
+            if not response.status:
+                problem = respond(make_problem(503, "stopping", "the server stops; try again soon"))
+                await problem(scope, receive, response.send)
         finally:
             self.held -= body.size
+            _log_access(inner, response.status or 500, body.size, time.monotonic() - begin)
 
     def _with_root_path(self, scope: Scope) -> Scope:
         """The scope with the path before a proxy stripped the root path, if it did."""
@@ -84,22 +82,33 @@ class SecurityMiddleware:
         path = scope["path"] if scope["path"].startswith(f"{root}/") else root + scope["path"]
         return {**scope, "path": path, "root_path": root}
 
-    def _check(self, method: str, headers: Headers) -> None:
+    def _check(self, scope: Scope) -> None:
         """All that is known before the body. Raises ProblemError."""
+        headers = Headers(scope=scope)
         origin, token = headers.get("origin"), self.settings.token
         host = re.sub(r":\d*$", "", headers.get("host", ""))  # without the port
         if not token and not is_local(host):  # DNS rebinding: another site's name may resolve to this machine
             detail = f"this server doesn't respond to the name {host}; use 127.0.0.1 or localhost"
             raise ProblemError(421, "misdirected_request", detail)
         same_origin = origin is None or origin.partition("://")[2] == headers.get("host")
-        if not (same_origin or method in ("GET", "HEAD") or origin in self.settings.origins):
+        if not (same_origin or scope["method"] in ("GET", "HEAD") or origin in self.settings.origins):
             detail = "pages of other sites may not send requests; start the server with --allow-origin to allow one"
             raise ProblemError(403, "forbidden", detail)
         if token and not hmac.compare_digest(_credentials(headers).encode(), token.encode()):
-            detail = "this server requires its token: Authorization: Bearer TOKEN"
-            raise ProblemError(401, "unauthorized", detail, AUTHENTICATE)
+            self._check_probe(scope, headers, host)
         declared = headers.get("content-length", "")
         self.check_size(int(declared) if declared.isdigit() else 0)
+
+    def _check_probe(self, scope: Scope, headers: Headers, host: str) -> None:
+        """Raises ProblemError for a request that needs the token."""
+        is_probe = scope["path"].removeprefix(self.settings.root_path) in PROBES
+        if is_probe and _is_of_this_machine(scope, host):
+            return
+        if "authorization" in headers:
+            log.info("a wrong token from %s", _client(scope))
+        raise ProblemError(
+            401, "unauthorized", "this server requires its token: Authorization: Bearer TOKEN", AUTHENTICATE
+        )
 
     def check_size(self, size: int) -> None:
         if size > self.settings.max_upload:
@@ -134,13 +143,69 @@ class _Body:
             raise ProblemError(503, "busy", "too much is being sent at once; try again soon")
         return message
 
+    async def drain(self) -> None:
+        """Read the rest of a request whose sender may still be sending, within limits."""
+        size, settings = 0, self._middleware.settings
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while size <= settings.max_upload and (message := await self._receive()).get("more_body"):
+                    size += len(message["body"])
 
-async def _drain(receive: Receive) -> None:
-    size = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while size < DRAIN_BYTES and (message := await receive()).get("more_body"):
-                size += len(message["body"])
+
+class _Response:
+    """The response of a request, while it is sent."""
+
+    def __init__(self, scope: Scope, body: _Body, send: Send):
+        self._scope, self._body, self._send = scope, body, send
+        self._is_early = self._is_replaced = False
+        self.status = 0  # until it begins
+
+    async def send(self, message: Message) -> None:
+        """Send a message with the security headers; errors in plain text, which Starlette sends, become problems.
+
+        After an early error, the rest of the request is read, so that senders that read no response before get it.
+        """
+        if self._is_replaced:
+            return
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            if message["status"] >= 400 and headers.get("content-type", "").startswith("text/plain"):
+                await self._replace(message["status"], headers.get("content-range"))
+                return
+            self.status = message["status"]
+            self._is_early = self.status >= 400 and not self._body.complete
+            for name, value in {**HEADERS, **({"Connection": "close"} if self._is_early else {})}.items():
+                headers.setdefault(name, value)
+        elif self._is_early and not message.get("more_body"):
+            await self._send({**message, "more_body": True})
+            await self._body.drain()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def _replace(self, status: int, content_range: str | None) -> None:
+        title, detail = ERRORS.get(status, ("bad_request", "can't be processed; check its headers"))
+        problem = make_problem(status, title, f"{self._scope['path']}: {detail}")
+        response = respond(problem, {"Content-Range": content_range} if content_range else None)
+        await response(self._scope, self._body.receive, self.send)
+        self._is_replaced = True
+
+
+def _log_access(scope: Scope, status: int, size: int, seconds: float) -> None:
+    """Log a request by its route, as paths and queries have names of files; not the polls of jobs."""
+    fallback = "/static" if "/static/" in scope["path"] else "(no route)"
+    route = getattr(scope.get("route"), "path", fallback)
+    if not (route == "/v1/jobs/{id}" and status == 200):
+        access_log.info("%s %s %s %d, %d bytes, %.3f s", _client(scope), scope["method"], route, status, size, seconds)
+
+
+def _client(scope: Scope) -> str:
+    return str((scope.get("client") or ["-"])[0])
+
+
+def _is_of_this_machine(scope: Scope, host: str) -> bool:
+    """Whether a request comes from this machine, and from no proxy on it."""
+    forwarded = any(name == b"forwarded" or name.startswith(b"x-forwarded-") for name, _ in scope["headers"])
+    return is_local(host) and is_local(_client(scope)) and not forwarded
 
 
 def _credentials(headers: Headers) -> str:

@@ -16,6 +16,7 @@ class ServerSettings:
     model: str = DEFAULT_MODEL
     min_confidence: float | None = None
     library: Path | None = None  # a table written by `musicclass library`
+    write_tags: bool = False  # whose genres may be written into the tags of its files
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None  # required of every request
@@ -29,6 +30,7 @@ class ServerSettings:
     queue_size: int = 100  # files that wait for a worker
     max_held_bytes: int = 1_000_000_000  # of all requests together; at least those of two
     receive_timeout: float = 20.0  # seconds within which a sender has to send something
+    access_log: bool = True  # a line for each request, without tokens and names of files
     shutdown_timeout: int = 3  # seconds for open requests when the server stops
 
     def __post_init__(self) -> None:

@@ -1,31 +1,37 @@
-"""The HTML of the web UI: the pages of songs and of a library, which scripts fill, and the page of the model."""
+"""The HTML of the web UI: the pages of songs and of a library, which scripts fill, of the model and of the API."""
 
 from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import Any
 
 from musicclass.errors import ModelError
 from musicclass.model_page import PageSection, render_model
 from musicclass.page import render_page
 from musicclass.saved_model import METRICS_PREFERENCE, SUBSET_NAMES, SavedModel, best_available_metrics
+from musicclass.server.api_page import render_api
 from musicclass.server.settings import ServerSettings
 from musicclass.text import plural
 
 STATIC = Path(__file__).with_name("static")
 PAGES = {"/": "songs", "/library": "library", "/model": "model"}  # path -> name
+API_PATH = "/api"
 
 
-def make_pages(model: SavedModel, settings: ServerSettings) -> dict[str, str]:
-    """Path -> page."""
-    return {path: _render(path, name, model, settings) for path, name in PAGES.items()}
+def make_pages(model: SavedModel, settings: ServerSettings, openapi: dict[str, Any]) -> dict[str, str]:
+    """Path -> page; `openapi` is the document of the API."""
+    pages = {path: _render(path, name, model, settings) for path, name in PAGES.items()}
+    return pages | {API_PATH: _render(API_PATH, "API", model, settings, render_api(openapi, settings))}
 
 
-def _render(path: str, name: str, model: SavedModel, settings: ServerSettings) -> str:
+def _render(path: str, name: str, model: SavedModel, settings: ServerSettings, main: str = "") -> str:
+    """A page of the layout; `main` is its HTML, if it isn't one of PAGES."""
     head = '<link rel="stylesheet" href="static/style.css">'
+    head += '\n<link rel="manifest" href="static/manifest.webmanifest" crossorigin="use-credentials">'
     if name == "model":
         main = _model_page(model, settings)
-    else:
+    elif not main:
         head += f'\n<script type="module" src="static/{name}.js"></script>'
         main = (STATIC / f"{name}.html").read_text(encoding="utf-8")
     links = [
@@ -35,7 +41,7 @@ def _render(path: str, name: str, model: SavedModel, settings: ServerSettings) -
     ]
     nav = f'<nav aria-label="Pages">{" ".join(links)}</nav>'
     about = f'{html.escape(_describe(model))} <a href="model">Metrics</a>'
-    footer = f'<p>{about} · <a href="openapi.json">API description (OpenAPI)</a></p>'
+    footer = f'<p>{about} · <a href="api">API</a></p>'
     return render_page(name, main, head, "./", nav, f'<footer class="muted">{footer}</footer>')
 
 

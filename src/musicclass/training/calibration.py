@@ -14,6 +14,7 @@ import scipy.optimize
 from scipy.special import log_softmax, softmax
 
 from musicclass.classifier import TrackScores
+from musicclass.config import TrainConfig
 from musicclass.datasets import Track
 from musicclass.datasets.splits import artist_groups
 from musicclass.features import Array
@@ -27,7 +28,7 @@ from musicclass.training.ood import (
     fit_logit_scorer,
 )
 
-BIAS_PENALTY = 30  # added to the summed log loss for a bias of 1; tuned in folds by artist on GTZAN
+BIAS_PENALTY = TrainConfig.bias_penalty  # tuned in folds by artist on GTZAN
 LOG_RANGE = 3  # of temperatures: e^-3 to e^3
 N_INNER_FOLDS = 5
 
@@ -54,6 +55,7 @@ class Calibrator:
         weights: Floats | None = None,
         embedding_ood: EmbeddingOodScorer | None = None,
         embedding_distances: Floats | None = None,
+        bias_penalty: float = BIAS_PENALTY,
     ) -> Calibrator:
         """From feature distances (n_windows,), logits (n_windows, n_genres) and label of each held-out track.
 
@@ -65,7 +67,9 @@ class Calibrator:
         if embedding_distances is None:
             embedding_distances = np.zeros(len(labels))
         scorer = fit_logit_scorer(by_window, distances, embedding_distances, labels, folds)
-        return cls(*fit_bias_corrected_temperature(means, labels, weights), feature_ood, scorer, embedding_ood)
+        return cls(
+            *fit_bias_corrected_temperature(means, labels, weights, bias_penalty), feature_ood, scorer, embedding_ood
+        )
 
     def score(self, logits: Array, distance: Floats, embeddings: Array | None = None) -> TrackScores:
         """The scores of a track by its windows' logits (n_windows, n_genres) and feature distances (n_windows,).
@@ -123,21 +127,28 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     return float(np.exp(fitted.x))
 
 
-def fit_bias_corrected_temperature(logits: Floats, labels: Ints, weights: Floats | None = None) -> tuple[float, Floats]:
+def fit_bias_corrected_temperature(
+    logits: Floats, labels: Ints, weights: Floats | None = None, bias_penalty: float = BIAS_PENALTY
+) -> tuple[float, Floats]:
     """Temperature and biases (n_genres,) with the lowest log loss of tracks' mean logits (n_tracks, n_genres).
 
     Bias-corrected temperature scaling (Alexandari et al. 2020); large biases are penalized, so few tracks move none.
     """
 
     def loss(x: Floats) -> float:
-        return _penalized_loss(logits / np.exp(x[0]), x[1:], labels, weights)
+        return _penalized_loss(logits / np.exp(x[0]), x[1:], labels, weights, bias_penalty)
 
     n = 1 + logits.shape[1]
     x = scipy.optimize.minimize(loss, np.zeros(n), method="L-BFGS-B", bounds=[(-LOG_RANGE, LOG_RANGE)] * n).x
     return float(np.exp(x[0])), x[1:]
 
 
-def fit_branch_weights(branches: Sequence[Floats], labels: Ints, sample_weights: Floats | None = None) -> Floats:
+def fit_branch_weights(
+    branches: Sequence[Floats],
+    labels: Ints,
+    sample_weights: Floats | None = None,
+    bias_penalty: float = BIAS_PENALTY,
+) -> Floats:
     """Weights (n_branches,), at least 0 and with the sum 1, of the branches' mean logits (n_tracks, n_genres).
 
     Together with a temperature and biases, they have the lowest log loss.
@@ -148,7 +159,7 @@ def fit_branch_weights(branches: Sequence[Floats], labels: Ints, sample_weights:
     stacked = np.stack(branches)
 
     def loss(x: Floats) -> float:
-        return _penalized_loss(np.tensordot(x[:n], stacked, axes=1), x[n:], labels, sample_weights)
+        return _penalized_loss(np.tensordot(x[:n], stacked, axes=1), x[n:], labels, sample_weights, bias_penalty)
 
     start = np.concatenate([np.full(n, 1 / n), np.zeros(stacked.shape[2])])
     bounds = [(0.0, float(np.exp(LOG_RANGE)))] * n + [(-LOG_RANGE, LOG_RANGE)] * stacked.shape[2]
@@ -156,8 +167,8 @@ def fit_branch_weights(branches: Sequence[Floats], labels: Ints, sample_weights:
     return weights / weights.sum() if weights.sum() > 1e-6 else np.full(n, 1 / n)
 
 
-def _penalized_loss(logits: Floats, biases: Floats, labels: Ints, weights: Floats | None) -> float:
-    return log_loss(logits + biases, labels, weights) + BIAS_PENALTY * float((biases**2).sum()) / len(labels)
+def _penalized_loss(logits: Floats, biases: Floats, labels: Ints, weights: Floats | None, penalty: float) -> float:
+    return log_loss(logits + biases, labels, weights) + penalty * float((biases**2).sum()) / len(labels)
 
 
 def log_loss(logits: Floats, labels: Ints, weights: Floats | None = None) -> float:

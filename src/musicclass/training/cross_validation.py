@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,9 @@ def _fit_weights(heldout: Sequence[HeldOut], config: Config) -> dict[str, float]
     labels = np.concatenate([fold.labels for fold in heldout])
     logits = {branch: [x for fold in heldout for x in fold.logits[branch]] for branch in heldout[0].logits}
     sample_weights = _sample_weights(labels, config)
-    fitted = fit_branch_weights([mean_logits(x) for x in logits.values()], labels, sample_weights)
+    fitted = fit_branch_weights(
+        [mean_logits(x) for x in logits.values()], labels, sample_weights, config.training.bias_penalty
+    )
     return dict(zip(logits, fitted.tolist(), strict=True))
 
 
@@ -229,7 +231,7 @@ def _fit_calibrator(
     scores = np.concatenate([fold.embedding_distances for fold in heldout]) if embedding_ood else None
     return Calibrator.fit(
         ood, distances, combine_branches(logits, weights), labels, folds, _sample_weights(labels, config),
-        embedding_ood, scores,
+        embedding_ood, scores, config.training.bias_penalty,
     )  # fmt: skip
 
 
@@ -274,6 +276,23 @@ def _records(
         probabilities = dict(zip(genres, scores.probabilities.tolist(), strict=True))
         records.append(Record(track.id, track.artist, track.genre, predicted, confidence, familiarity, probabilities))
     return records
+
+
+def branch_metrics(
+    heldout: Sequence[HeldOut], branches: Iterable[str], tracks: Sequence[Track], genres: Sequence[str], config: Config
+) -> dict[str, dict[str, Any]]:
+    """Branch -> metrics of that branch alone, calibrated anew: does another one improve on it?
+
+    Empty with one branch; the tagger is evaluated on tracks with embeddings, and needs two folds that have some.
+    """
+    branches, metrics = list(branches), {}
+    for branch in branches if len(branches) > 1 else ():
+        alone = _only(heldout, [branch])
+        if branch == TAGGER:
+            alone = _with_embeddings(alone)
+        if len(alone) > 1:  # each fold is calibrated on the others
+            metrics[branch] = evaluate_records(evaluate_folds(alone, genres, config), tracks, genres)
+    return metrics
 
 
 def excluded_auroc(
@@ -335,14 +354,7 @@ def run(
     if TAGGER in weights:
         alone = evaluate_folds(heldout, dataset.genres, config, tagger=False)
         metrics[FIRST_BRANCH] = evaluate_records(alone, tracks.tracks, dataset.genres)
-    for branch in weights if len(weights) > 1 else ():
-        by_branch = _only(heldout, [branch])
-        if branch == TAGGER:
-            by_branch = _with_embeddings(by_branch)
-        if len(by_branch) < 2:  # each fold is calibrated on the others
-            continue
-        records_of_branch = evaluate_folds(by_branch, dataset.genres, config)
-        metrics[branch] = evaluate_records(records_of_branch, tracks.tracks, dataset.genres)
+    metrics |= branch_metrics(heldout, weights, tracks.tracks, dataset.genres, config)
     write_predictions(out / PREDICTIONS, {"cv": records}, dataset.genres)
     auroc = excluded_auroc(heldout, records, dataset.genres, config) if excluded else None
     content: dict[str, Any] = {"config": to_dict(config), "branch_weights": weights, "metrics": metrics}

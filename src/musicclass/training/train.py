@@ -57,6 +57,7 @@ class Fitted:
     calibration: Calibration
     calibration_data: str  # in words
     cv: list[Record]  # of cross-validation; empty without
+    branches_alone: dict[str, dict[str, Any]]  # branch -> its metrics in cross-validation; empty without, or for one
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -107,6 +108,10 @@ def train(
         "calibration": {
             "data": fitted.calibration_data,
             "branch_weights": fitted.calibration.weights,
+            "branches_alone": {
+                branch: {name: metrics[name] for name in ("accuracy", "macro_recall", "log_loss")}
+                for branch, metrics in fitted.branches_alone.items()
+            },
             "temperature": fitted.calibration.calibrator.temperature,
             "biases": fitted.calibration.calibrator.biases.tolist(),
         },
@@ -145,7 +150,7 @@ def fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monito
         networks = train_networks(config, training, valid, work, monitor)
         heldout = cross_validation.predict_heldout(networks, head, training, valid, config)
         calibration = cross_validation.calibrate([heldout], config, heldout.ood, heldout.embedding_ood)
-        return Fitted(training, networks, head, calibration, f"{len(valid)} validation tracks", [])
+        return Fitted(training, networks, head, calibration, f"{len(valid)} validation tracks", [], {})
     folds, by = cross_validation.calibration_folds(training.tracks, config.training.calibration_folds)
     by_fold = cross_validation.cross_validate(config, training, folds, work, monitor)
     cv = cross_validation.evaluate_folds(by_fold, training.genres, config)
@@ -157,7 +162,8 @@ def fit(tracks: LabelledTracks, split: Split, config: Config, work: Path, monito
         embedding_ood = cross_validation.embedding_scorer(training)
     calibration = cross_validation.calibrate(by_fold, config, ood, embedding_ood)
     data = f"{len(cv)} held-out tracks of {len(folds)} folds by {by}"
-    return Fitted(training, networks, head, calibration, data, cv)
+    alone = cross_validation.branch_metrics(by_fold, calibration.weights, training.tracks, training.genres, config)
+    return Fitted(training, networks, head, calibration, data, cv, alone)
 
 
 def _export(fitted: Fitted, config: Config) -> tuple[int, bytes, bytes]:

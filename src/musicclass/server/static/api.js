@@ -33,7 +33,7 @@ export const loadCard = () => card ??= fetchJson("v1/model").then(loaded => {
   throw error;
 });
 
-/** The prediction for a file, with `waveform_peaks`. Calls `onProgress(text, share)`; waits while the server is away. */
+/** The prediction for a file. Calls `onProgress(text, share)`; waits while the server is away. */
 export async function classifyOnServer(file, onProgress, signal) {
   for (let attempts = 1; ;) {
     try {
@@ -53,7 +53,7 @@ async function classifyOnce(file, onProgress, signal) {
   const {limits} = await loadCard();
   if (file.size > limits.bytes) throw new Error(`larger than ${limits.bytes / 1e6} MB, the server's limit`);
   onProgress("Uploading");
-  let {jobs: [job]} = await upload(file, {wait: false, waveform_peaks: WAVEFORM_PEAKS}, signal);
+  let {jobs: [job]} = await upload("v1/predict", file, {wait: false, waveform_peaks: WAVEFORM_PEAKS}, signal);
   const path = `v1/jobs/${job.id}`;
   try {
     while (job.state !== "done") {
@@ -69,15 +69,18 @@ async function classifyOnce(file, onProgress, signal) {
   return {...job.prediction, limit: limits.seconds};
 }
 
-/** What the prediction for a file rests on; its `log_mel.data` as bytes. */
-export async function explainOnServer(file) {
-  const {explanation} = await upload(file, {explain: true});
+/** The songs of the served library that sound most like a file: [{name, genre, similarity}]. */
+export const similarSongs = async file => (await upload("v1/similar", file, {top: 10})).songs;
+
+/** What a genre of a file rests on; its `log_mel.data` as bytes. */
+export async function explainOnServer(file, genre) {
+  const {explanation} = await upload("v1/predict", file, {explain: true, genre});
   explanation.log_mel.data = Uint8Array.from(atob(explanation.log_mel.data), character => character.charCodeAt(0));
   return explanation;
 }
 
-async function upload(file, query, signal) {
-  const path = `v1/predict?${new URLSearchParams({name: file.name, ...query})}`;
+async function upload(route, file, query, signal) {
+  const path = `${route}?${new URLSearchParams({name: file.name, ...query})}`;
   const options = {method: "POST", body: file, headers: {"Content-Type": "application/octet-stream"}, signal};
   for (;;) {
     const response = await send(path, options);

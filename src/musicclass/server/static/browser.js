@@ -38,14 +38,29 @@ export async function classifyInBrowser(file, onProgress, signal) {
   const samples = await decode(file), {limits} = await loadCard();
   signal.throwIfAborted();
   onProgress("Classifying", .4);
-  return {...await run("predict", {file: file.name, samples}), limit: Math.min(limits.seconds, MAX_SECONDS)};
+  return {...await run("predict", {file: file.name, key: keyOf(file), samples}), limit: Math.min(limits.seconds, MAX_SECONDS)};
+}
+
+/** A prediction for the last seconds of live audio: mono samples at a rate in Hz. */
+export async function classifySamples(samples, rate) {
+  const {config: {features}} = await loadCard(), length = Math.floor(samples.length / rate * features.sample_rate);
+  const context = new OfflineAudioContext(1, length, features.sample_rate);
+  const buffer = context.createBuffer(1, samples.length, rate);
+  buffer.copyToChannel(samples, 0);
+  const source = new AudioBufferSourceNode(context, {buffer});
+  source.connect(context.destination);
+  source.start();
+  return run("predict", {file: "live", samples: (await context.startRendering()).getChannelData(0)});
 }
 
 /** As explainOnServer; calls `onProgress(share)`. */
 export async function explainInBrowser(file, genre, onProgress) {
   await loadModel();
-  return run("explain", {samples: await decode(file), genre}, onProgress);
+  const key = keyOf(file), explanation = await run("explain", {key, genre}, onProgress);
+  return explanation ?? run("explain", {samples: await decode(file), genre}, onProgress);
 }
+
+const keyOf = ({name, size, lastModified}) => [name, size, lastModified].join("/");
 
 /** Run a task of the worker. */
 function run(task, data, onProgress) {

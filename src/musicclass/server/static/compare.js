@@ -1,6 +1,6 @@
 // Songs side by side, in a table.
 import {createElement, createTable, drawOn, percent, probabilityText} from "./dom.js";
-import {drawTimeline, genreColor, genreLabel} from "./prediction.js";
+import {cssColor, drawTimeline, genreLabel} from "./prediction.js";
 
 /** Show songs with predictions, in their order. */
 export function showComparison(section, songs) {
@@ -12,7 +12,7 @@ export function showComparison(section, songs) {
     createElement("td", {}, createElement("canvas", {className: "timeline", role: "img",
       ariaLabel: [...new Set(segments.map(segment => segment.genre ?? "silence"))].join(", ")})),
     ...genres.map(each => createElement("td", {className: "number", css: {
-      "--color": genreColor(each), "--share": percent(.4 * probabilities[each]), // numbers stay readable
+      "--color": cssColor(each), "--share": percent(.4 * probabilities[each]), // numbers stay readable
     }}, probabilityText(probabilities[each])))));
   const headers = ["Song", "Genre", "Confidence", "Timeline", ...genres];
   section.replaceChildren(createTable("Columns of genres: probabilities.", headers, rows));

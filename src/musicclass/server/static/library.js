@@ -1,183 +1,251 @@
 // A library's table: its map, its genres, its songs, and their corrections.
-import {fetchJson, loadCard} from "./api.js";
-import {
-  $, count, createElement, createTable, drawOn, keepDrawn, percent, probabilityText, themeColors, withAlpha,
-} from "./dom.js";
-import {genreColor, genreLabel, summary} from "./prediction.js";
+import {address, fetchJson, loadCard, send} from "./api.js";
+import {$, count, createElement, percent, saveFile} from "./dom.js";
+import {offerTags} from "./library-tags.js";
+import {confidenceText, cssColor, genreColor, genreLabel} from "./prediction.js";
 
-const MARGIN = 14, POINTER_RADIUS = 12, MANY_SONGS = 3000, PAGE_SIZE = 50; // CSS pixels; songs
-const COLUMNS = ["Song", "Predicted", "Confidence", "Manual label", "Listen"];
-const tracks = new Map(), hidden = new Set(); // songs by row; genres that the map doesn't show
-let map = null, points = [], playing = null, offset = 0, requests = 0, saving = Promise.resolve();
+const PAGE_SIZE = 50, POLL_SECONDS = 5, TYPING_SECONDS = .15; // songs
+const tracks = new Map(); // songs by row
+let overview = {}, revision = "", rows = []; // of the table: its numbers, its state, the rows that are listed
+let map = null, genre = "", chosen = null, playing = null, hovered = null;
+let requests = 0, typing = 0, saving = Promise.resolve();
 
-const showError = error => { $("total").textContent = error.message; };
+const say = text => { $("total").textContent = text; };
+const showError = error => say(error.message);
+const json = (method, body) => ({method, headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
+async function fetchBytes(path, options) {
+  const response = await send(path, options);
+  if (!response.ok) throw new Error((await response.json()).detail);
+  return response.arrayBuffer();
+}
 
-/** The one object of a song, with the server's newest values. */
-function cacheTrack(song) {
-  if (!tracks.has(song.row)) tracks.set(song.row, {});
-  return Object.assign(tracks.get(song.row), song);
+const cacheTrack = song => tracks.set(song.row, song).get(song.row);
+const fetchTrack = async row => tracks.get(row) ?? cacheTrack(await fetchJson(`v1/library/songs/${row}`));
+
+/** A song's genre, and what it rests on. */
+function details(song) {
+  const {genre: predicted, correction, tags, genre_tag, year} = song, sure = confidenceText(song);
+  const reason = correction ? `corrected; predicted: ${predicted}, ${sure}` : sure;
+  const texts = [reason, tags, genre_tag && `tagged ${genre_tag}`, year].filter(Boolean);
+  return [genreLabel(correction ?? predicted), ` ${texts.join(" · ")}`];
 }
 
 // ---- map
 
-async function showMap() {
-  map = await fetchJson("v1/library/map");
-  $("map-about").textContent = "Close together: songs with similar probabilities (two principal components, "
-    + `${percent(map.explained_variance)} of the variance). Pale: low confidence. Click a song to play it.`;
-  $("map").ariaLabel = `Map of ${count(map.rows.length, "song")}; the list below has the same songs`;
-  $("legend").replaceChildren(...[...new Set(map.genres)].sort().map(genre => {
-    const toggle = ({target}) => { hidden[target.checked ? "delete" : "add"](genre); drawMap(); };
-    const box = createElement("input", {type: "checkbox", checked: true, onchange: toggle});
-    return createElement("li", {}, createElement("label", {}, box, genreLabel(genre)));
-  }));
-  keepDrawn($("map"), drawMap);
+async function startMap() {
+  try {
+    const {SongMap} = await import("./map.js");
+    map = new SongMap($("map"), {hover, click: row => row !== null && fetchTrack(row).then(play).catch(showError),
+      select: found => choose(`${count(found.length, "song")} selected on the map`, found), colorOf: genreColor});
+  } catch {
+    $("map-about").textContent = "No map: this browser has no WebGL 2, or musicclass was built without d3 and twgl.js "
+      + "(python hatch_build.py, with npm). The list below has all songs.";
+    $("map-box").hidden = $("map-tools").hidden = $("map-buttons").hidden = true;
+  }
 }
 
-function drawMap() {
-  drawOn($("map"), (context, width, height) => {
-    const scale = (values, size) => {
-      const low = Math.min(...values), span = Math.max(...values) - low || 1;
-      return value => MARGIN + (value - low) / span * (size - 2 * MARGIN);
-    };
-    const toX = scale(map.x, width), toY = scale(map.y, height), radius = map.rows.length > MANY_SONGS ? 2.5 : 5;
-    const circle = ({x, y}, r) => { context.beginPath(); context.arc(x, y, r, 0, 7); };
-    points = map.rows.map((row, i) => ({
-      row, x: toX(map.x[i]), y: height - toY(map.y[i]), name: map.names[i],
-      genre: map.genres[i], top_genre: map.top_genres[i], confidence: map.confidence[i],
-    })).filter(({genre}) => !hidden.has(genre));
-    for (const point of points) {
-      context.fillStyle = withAlpha(genreColor(point.genre), .3 + .7 * point.confidence);
-      circle(point, radius);
-      context.fill();
-    }
-    const current = points.find(({row}) => row === playing);
-    if (!current) return;
-    Object.assign(context, {strokeStyle: themeColors().ink, lineWidth: 2});
-    circle(current, 9);
-    context.stroke();
-  });
+async function loadMap() {
+  if (!map) return;
+  map.show(await fetchBytes("v1/library/map"));
+  $("map").ariaLabel = `Map of ${count(map.data.songs, "song")}; the list below has the same songs`;
+  if (map.data.year.some(Boolean) && $("color").length < 4) $("color").append(new Option("by year", "year"));
 }
 
-function pointAt({offsetX, offsetY}) {
-  const distance = ({x, y}) => Math.hypot(x - offsetX, y - offsetY);
-  const nearest = points.reduce((best, point) => best && distance(best) <= distance(point) ? best : point, null);
-  return nearest && distance(nearest) < POINTER_RADIUS ? nearest : null;
+async function hover(row) {
+  const tip = $("tip"), song = (hovered = row) === null ? null : await fetchTrack(row).catch(() => null);
+  if (hovered !== row) return;
+  tip.hidden = !song;
+  if (!song) return;
+  const [x, y] = map.at(row);
+  tip.replaceChildren(`${song.name}: `, ...details(song));
+  tip.style.left = `${Math.max(0, Math.min($("map").clientWidth - tip.offsetWidth, x + 12))}px`;
+  tip.style.top = `${y + 14}px`;
 }
-
-$("map").addEventListener("mousemove", event => {
-  const point = pointAt(event), tip = $("tip");
-  tip.hidden = !point;
-  if (!point) return;
-  tip.textContent = `${point.name}: ${summary(point)}`;
-  tip.style.left = `${Math.max(0, Math.min($("map").clientWidth - tip.offsetWidth, point.x + 12))}px`;
-  tip.style.top = `${point.y + 14}px`;
-});
-$("map").addEventListener("mouseleave", () => { $("tip").hidden = true; });
-$("map").addEventListener("click", event => {
-  const point = pointAt(event);
-  if (point) fetchJson(`v1/library/songs/${point.row}`).then(song => play(cacheTrack(song))).catch(showError);
-});
 
 // ---- overview
 
-async function showOverview() {
-  const {songs, name, failed, genres, corrected, model_genres} = await fetchJson("v1/library");
-  const causes = Object.entries(failed), n_failed = causes.reduce((sum, [, n]) => sum + n, 0);
-  const reasons = causes.map(([status, n]) => `${n} ${status}`).join(", ");
+function showOverview() {
+  const {songs, name, failed, genres, corrected, model_genres, tagged} = overview, causes = Object.entries(failed);
+  const n_failed = causes.reduce((sum, [, n]) => sum + n, 0), reasons = causes.map(([status, n]) => `${n} ${status}`);
   $("about").textContent = `${count(songs, "song")} in ${name}`
-    + (n_failed ? `; ${count(n_failed, "file")} without a genre: ${reasons}.` : ".");
+    + (n_failed ? `; ${count(n_failed, "file")} without a genre: ${reasons.join(", ")}.` : ".");
   $("corrected").textContent = `${count(corrected, "song has a manual label", "songs have manual labels")}.`;
   $("train").textContent = `musicclass train ${name}.corrections.csv --out runs/mine`;
-  const names = [...new Set([...model_genres, ...Object.keys(genres)])].filter(genre => genre !== "unknown").sort();
+  $("disagreeing-label").hidden = !tagged;
+  const names = [...new Set([...model_genres, ...Object.keys(genres)])].filter(each => each !== "unknown").sort();
   $("genres").replaceChildren(...names.map(value => createElement("option", {value})));
-  const chosen = $("genre").value, counts = chosen ? {[chosen]: 0, ...genres} : genres;
-  $("genre").replaceChildren(createElement("option", {value: ""}, "all"),
-    ...Object.entries(counts).map(([value, n]) => createElement("option", {value}, `${value} (${n})`)));
-  $("genre").value = chosen;
+  const shares = Object.entries({...genre && {[genre]: 0}, ...genres}).sort(([, a], [, b]) => b - a);
+  const filter = each => () => { genre = genre === each ? "" : each; showOverview(); list().catch(showError); };
+  const focused = document.activeElement?.title;
+  $("share").replaceChildren(...shares.map(([each, n]) =>
+    createElement("i", {title: each, onclick: filter(each), css: {"--genre": cssColor(each), "flex-grow": n}})));
+  $("genre-buttons").replaceChildren(...shares.map(([each, n]) =>
+    createElement("button", {type: "button", title: each, ariaPressed: String(each === genre), onclick: filter(each)},
+      genreLabel(each), createElement("span", {}, `${n.toLocaleString("en")} · ${percent(n / songs)}`))));
+  [...$("genre-buttons").children].find(({title}) => title && title === focused)?.focus();
 }
 
-// ---- songs
+const loadOverview = async () => { overview = await fetchJson("v1/library"); showOverview(); };
 
-async function listSongs(more = false) {
-  const request = ++requests, query = new URLSearchParams({order: $("order").value, text: $("text").value,
-    genre: $("genre").value, offset: more ? offset : 0, limit: PAGE_SIZE});
-  if ($("only-corrected").checked) query.set("corrected", true);
-  const {total, songs} = await fetchJson(`v1/library/songs?${query}`);
+/** Follow the table, which `musicclass library --watch` changes. */
+async function poll() {
+  const {songs} = overview, next = document.hidden ? {revision} : await fetchJson("v1/library");
+  if (next.revision === revision) return;
+  overview = next;
+  ({revision} = next);
+  chosen = null;
+  tracks.clear(); // by rows that are others' now
+  $("songs").replaceChildren();
+  $("playing-genre").disabled = true;
+  if (map) map.playing = null;
+  showOverview();
+  await Promise.all([loadMap(), list()]);
+  say(`The table has changed: ${count(next.songs, "song")} instead of ${songs.toLocaleString("en")}.`);
+}
+
+// ---- list
+
+/** List the songs that match the search and the filters, and light them up in the map. */
+async function list() {
+  const request = ++requests, query = new URLSearchParams({order: $("order").value, text: $("text").value, genre,
+    disagreeing: $("disagreeing").checked, ...$("corrected-only").checked && {corrected: true}});
+  let found = [...new Uint32Array(await fetchBytes(`v1/library/rows?${query}`))];
   if (request !== requests) return; // a later request has been sent
-  const rows = songs.map(song => songRow(cacheTrack(song)));
-  if (more) $("songs").querySelector("tbody").append(...rows);
-  else $("songs").replaceChildren(createTable("", COLUMNS, rows, "full"));
-  offset = (more ? offset : 0) + songs.length;
-  $("total").textContent = total ? `${offset.toLocaleString("en")} of ${count(total, "song")}` : "no such song";
-  $("more").hidden = offset >= total;
+  if (chosen) {
+    const [ordered, others] = chosen.similar ? [chosen.rows, new Set(found)] : [found, new Set(chosen.rows)];
+    found = ordered.filter(row => others.has(row));
+  }
+  rows = found;
+  Object.assign($("clear"), {hidden: !chosen, textContent: `${chosen?.text} ×`, ariaLabel: `Clear: ${chosen?.text}`});
+  $("playlist").disabled = $("save-all").disabled = !rows.length;
+  map?.recolor(rows.length < overview.songs ? rows : null);
+  $("songs").replaceChildren();
+  await showMore(request);
 }
 
-/** Whether the list, as it is filtered now, contains a song. */
-const isListed = song => (!$("genre").value || (song.correction ?? song.genre) === $("genre").value)
-  && (!$("only-corrected").checked || song.correction !== null);
+async function showMore(request = requests) {
+  const shown = $("songs").children.length, page = rows.slice(shown, shown + PAGE_SIZE);
+  const query = new URLSearchParams(page.map(row => ["rows", row]));
+  const {songs} = page.length ? await fetchJson(`v1/library/songs?${query}`) : {songs: []};
+  if (request !== requests) return;
+  $("songs").append(...songs.map(song => listItem(cacheTrack(song))));
+  const total = $("songs").children.length;
+  say(total ? `${total.toLocaleString("en")} of ${count(rows.length, "song")}` : "no such song");
+  $("more").hidden = total >= rows.length;
+}
 
-function songRow(song) {
-  const {name, path, genre, top_genre, confidence, tags} = song;
+/** List these songs only, `similar` ones in this order; without text: all. */
+function choose(text, chosenRows, similar = false) {
+  chosen = text && {text, rows: chosenRows, similar};
+  list().then(() => { // the focus was in the list, or on what is hidden now
+    const {activeElement: focused, body} = document;
+    if (focused === body || !focused.checkVisibility()) $(text ? "clear" : "text").focus({preventScroll: !similar});
+  }).catch(showError);
+}
+
+function listItem(song) {
+  const {row, name, path, genre: predicted, top_genre} = song;
   const button = (text, ariaLabel, onclick) => createElement("button", {type: "button", ariaLabel, onclick}, text);
   const input = createElement("input", {
     className: "correction", maxLength: 100, autocomplete: "off", placeholder: top_genre,
-    ariaLabel: `Manual label of ${name}`, value: song.correction ?? "", onchange: () => correct(song, input.value),
+    ariaLabel: `Manual label of ${name}`, value: song.correction ?? "",
+    onchange: () => correct([row], input.value, name),
   });
   input.setAttribute("list", "genres");
-  input.dataset.row = song.row;
-  const cells = [
-    [genreLabel(genre, genre === "unknown" ? `unknown (closest to ${top_genre})` : genre),
-      createElement("small", {className: "muted"}, tags)],
-    probabilityText(confidence),
-    [input, ...genre === "unknown" ? []
-      : [button("Confirm", `Confirm: ${name} is ${genre}`, () => correct(song, genre))]],
-    button("Play", `Play ${name}`, () => play(song)),
-  ];
-  return createElement("tr", {}, createElement("th", {scope: "row", className: "song", title: path}, name),
-    ...cells.map(cell => createElement("td", {}, ...[cell].flat())));
+  const item = createElement("li", {}, button("Play", `Play ${name}`, () => play(song)),
+    createElement("div", {className: "track-name"}, createElement("b", {title: path}, name),
+      createElement("small", {className: "muted"}, ...details(song))),
+    createElement("div", {className: "buttons"}, input, ...predicted === "unknown" ? []
+      : [button("Confirm", `Confirm: ${name} is ${predicted}`, () => correct([row], predicted, name))],
+    ...overview.embedded ? [button("Similar", `Songs similar to ${name}`, () => findSimilar(song))] : []));
+  item.dataset.row = row;
+  return item;
 }
 
-/** Save a genre or, for an empty text, delete it; one request after the other. */
-function correct(song, text) {
-  const genre = text.trim(), {row, path, name} = song, wasListed = isListed(song);
-  const url = `v1/library/songs/${row}/correction?${new URLSearchParams({path})}`;
-  const put = {method: "PUT", headers: {"Content-Type": "application/json"}, body: JSON.stringify({genre, path})};
-  saving = saving.then(async () => {
-    cacheTrack(await fetchJson(url, genre ? put : {method: "DELETE"}));
-    const isShown = $("songs").querySelector(`[data-row="${row}"]`);
-    if (isShown) offset += isListed(song) - wasListed; // so that "Show more" skips no song
-    await showOverview();
-    $("total").textContent = genre ? `Saved: ${name} is ${genre}.` : `Deleted the label of ${name}.`;
+async function findSimilar({path, name}) {
+  const {songs} = await fetchJson(`v1/library/similar?${new URLSearchParams({path, top: 20})}`).catch(error => error);
+  if (!songs) return say(`No similar songs of ${name}; try another.`);
+  genre = $("text").value = "";
+  $("corrected-only").checked = $("disagreeing").checked = false;
+  showOverview();
+  choose(`Similar to ${name}`, songs.map(({row}) => row), true);
+}
+
+// ---- corrections
+
+/** Save the genre of songs or, for an empty text, delete it, one request after the other; then show it everywhere. */
+function correct(changed, text, name) {
+  const label = text.trim() || null, body = () => ({rows: changed, genre: label, revision});
+  saving = saving.then(() => fetchJson("v1/library/corrections", json("PUT", body()))).then(async () => {
+    for (const row of changed) if (tracks.has(row)) tracks.get(row).correction = label;
+    await Promise.all([loadOverview(), loadMap()]);
+    say(label ? `Saved: ${name} is ${label}.` : `Deleted the label of ${name}.`);
   }).catch(showError).finally(() => {
-    for (const input of document.querySelectorAll(`[data-row="${row}"]`)) input.value = song.correction ?? "";
+    const rowsOf = new Set(changed), items = [...$("songs").children];
+    for (const item of items.filter(({dataset}) => rowsOf.has(Number(dataset.row)))) {
+      const song = tracks.get(Number(item.dataset.row));
+      item.querySelector("small").replaceChildren(...details(song));
+      item.querySelector("input").value = song.correction ?? "";
+    }
+    if (playing) $("playing-genre").value = tracks.get(playing.row)?.correction ?? "";
   });
 }
 
+$("save-all").addEventListener("click", () => {
+  const text = $("label-all").value.trim(), songs = count(rows.length, "song");
+  if (confirm(text ? `Label ${songs} as ${text}?` : `Delete the labels of ${songs}?`)) correct(rows, text, songs);
+});
+$("playlist").addEventListener("click", () => {
+  fetchBytes("v1/library/playlist", json("POST", {rows, revision}))
+    .then(bytes => saveFile(new Blob([bytes]), "songs.m3u8")).catch(showError);
+});
+
+// ---- player
+
 function play(song) {
-  playing = song.row;
+  playing = song;
   $("playing").hidden = $("audio").hidden = false;
   $("playing-name").textContent = song.name;
-  const value = song.correction ?? "", onchange = ({target}) => correct(song, target.value);
-  Object.assign($("playing-genre"), {value, placeholder: song.top_genre, onchange}).dataset.row = song.row;
-  $("audio").src = `v1/library/songs/${song.row}/audio`;
+  Object.assign($("playing-genre"), {disabled: false, value: song.correction ?? "", placeholder: song.top_genre});
+  $("audio").src = address(`v1/library/songs/${song.row}/audio`);
   $("audio").play().catch(() => {}); // the error event reports it
-  drawMap();
+  if (map) map.playing = song.row;
+  map?.schedule();
 }
-
+$("playing-genre").addEventListener("change", ({target}) => correct([playing.row], target.value, playing.name));
 $("audio").addEventListener("error", () => {
   $("audio").hidden = true;
-  $("playing-name").textContent = `${tracks.get(playing).name}: can't be read, or not be played by this browser.`;
+  $("playing-name").textContent = `${playing.name}: can't be read, or not be played by this browser.`;
 });
-for (const id of ["order", "genre", "only-corrected", "text"]) {
-  $(id).addEventListener("input", () => listSongs().catch(showError));
-}
-$("more").addEventListener("click", () => listSongs(true).catch(showError));
+$("audio").addEventListener("ended", () => { // the next of the list
+  const next = rows[rows.indexOf(playing.row) + 1];
+  if (next !== undefined) fetchTrack(next).then(play).catch(showError);
+});
+
+for (const id of ["order", "corrected-only", "disagreeing", "text"]) $(id).addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => list().catch(showError), 1000 * TYPING_SECONDS);
+});
+for (const [id, onclick] of Object.entries({
+  "more": () => {
+    const shown = $("songs").children.length;
+    showMore().then(() => $("songs").children[shown]?.querySelector("button").focus()).catch(showError);
+  },
+  "clear": () => choose(), "zoom-reset": () => map.zoomBy(1e-9),
+  "zoom-in": () => map.zoomBy(2), "zoom-out": () => map.zoomBy(.5),
+  "lasso": ({target}) => { target.ariaPressed = String(target.ariaPressed !== "true"); },
+})) $(id).addEventListener("click", onclick);
+addEventListener("keydown", ({key}) => { if (key === "Escape") hover(null); });
+$("color").addEventListener("change", ({target}) => { map.by = target.value; map.recolor(); });
 
 try {
-  await loadCard(); // colors
-  await showOverview();
+  await Promise.all([loadCard(), startMap()]); // with the genres' colors
+  await loadOverview();
+  ({revision} = overview);
   $("all").hidden = false;
-  await Promise.all([showMap(), listSongs()]);
+  await Promise.all([loadMap(), list()]);
+  offerTags(overview, () => ({rows, revision}));
+  setInterval(() => poll().catch(() => {}), 1000 * POLL_SECONDS);
 } catch (error) {
   $("about").textContent = error.message;
 }

@@ -1,25 +1,31 @@
 // The page of songs: files in, cards out.
-import {classifyOnServer, explainOnServer, loadCard} from "./api.js";
-import {classifyInBrowser, explainInBrowser, loadModel} from "./browser.js";
+import {classifyOnServer, loadCard} from "./api.js";
+import {classifyInBrowser, loadModel} from "./browser.js";
+import {explainSong, fillResult, showExample, showOpen, toggleExplanation, toggleSimilar} from "./card.js";
 import {showComparison} from "./compare.js";
-import {$, clock, count, createElement, percent, saveFile} from "./dom.js";
-import {showExplanation} from "./explanation.js";
+import {$, clock, count, createElement, saveFile} from "./dom.js";
 import {onFiles} from "./files.js";
-import {Player} from "./player.js";
-import {confidenceText, genreLabel, probabilityBars} from "./prediction.js";
+import {onRecording} from "./live.js";
+import {isPlaying, playFrom, setUpPlayer, togglePlay, unload} from "./player.js";
+import {genreLabel, stackedBar} from "./prediction.js";
 import {renderImage} from "./share-image.js";
 import {deleteSong, loadSongs, saveSong} from "./song-store.js";
+import {readTags} from "./song-tags.js";
 
-const UPLOADS = 3; // at once
+const UPLOADS = 3, LIST_FROM = 5; // uploads at once; songs from which they are a list
 const ON_SERVER = $("in-browser-status").textContent;
 const songs = [];
-let running = 0, added = 0, skipped = 0, duplicates = 0, scheduled = null;
+let running = 0, added = 0, announced = 0, skipped = 0, duplicates = 0, scheduled = null, view = null;
 
 loadCard().then(async ({genres, name}) => {
   for (const genre of genres) {
     ORDERS[genre] = predictedFirst((a, b) => b.prediction.probabilities[genre] - a.prediction.probabilities[genre]);
     $("by-probability").append(createElement("option", {value: genre}, genre));
+    $("genres").append(createElement("option", {value: genre}));
+    $("genre-chips").append(genreLabel(genre, genre, "li"));
   }
+  showExample(name);
+  $("first").hidden = false;
   for (const saved of await loadSongs().catch(() => [])) { // without storage, the page asks before it is left
     const {prediction} = saved, song = addSong(saved.file, saved);
     if (prediction?.model === name && genres.every(genre => genre in prediction.probabilities)) showPrediction(song);
@@ -28,6 +34,8 @@ loadCard().then(async ({genres, name}) => {
   update();
 }).catch(error => { $("status").textContent = error.message; });
 onFiles(addFiles);
+onRecording(addFiles);
+setUpPlayer({neighbor: playable, onChange: showPlaying, explain: explainSong});
 
 // ---- classification
 
@@ -43,9 +51,11 @@ function addFiles(files, n_skipped = 0) {
 }
 
 function addSong(file, saved = {}) {
-  const song = {...saved, file, name: file.name, number: added++, state: "queued", abort: new AbortController()};
+  const {name} = file, abort = new AbortController();
+  const song = {...saved, file, name, title: name, number: added++, state: "queued", abort};
   songs.push(song);
   addCard(song);
+  readTags(file).then(tags => showTags(song, tags));
   return song;
 }
 
@@ -74,8 +84,14 @@ async function classifyFile(song, inBrowser) {
     showError(song, message);
   }
   update();
-  saveSong({file: song.file, inBrowser, prediction: song.prediction, error: song.error, ...song.key && {key: song.key}})
-    .then(key => songs.includes(song) ? song.key = key : deleteSong(key))
+  song.inBrowser = inBrowser;
+  store(song);
+}
+
+function store(song) {
+  const {file, inBrowser, prediction, error, label, key} = song;
+  return saveSong({file, inBrowser, prediction, error, label, ...key && {key}})
+    .then(saved => songs.includes(song) ? song.key = saved : deleteSong(saved))
     .catch(() => {}); // storage is full or forbidden
 }
 
@@ -89,7 +105,10 @@ function retry(failed) {
   classifyNext();
   update();
 }
-$("retry-all").addEventListener("click", () => retry(songs.filter(({state}) => state === "failed")));
+$("retry-all").addEventListener("click", () => {
+  retry(songs.filter(({state}) => state === "failed"));
+  $("remove-all").focus();
+});
 addEventListener("beforeunload", event => { if (songs.some(({key}) => key === undefined)) event.preventDefault(); });
 
 $("in-browser").addEventListener("change", async ({target}) => {
@@ -107,7 +126,7 @@ $("in-browser").addEventListener("change", async ({target}) => {
       status.textContent = error.message;
     }
     target.disabled = false;
-    target.focus();
+    if (document.activeElement === document.body) target.focus(); // which it lost while it was disabled
   }
   classifyNext();
 });
@@ -126,11 +145,11 @@ function addCard(song) {
     retry([song]);
     remove.focus();
   };
-  song.card.querySelector(".retry").ariaLabel = `Try ${song.name} again`;
+  song.card.querySelector(".retry").ariaLabel = `Try again: ${song.name}`;
   remove.onclick = () => {
-    const neighbor = song.card.nextElementSibling ?? song.card.previousElementSibling;
+    const shown = [...$("cards").children].filter(card => !card.hidden), at = shown.indexOf(song.card);
     removeSong(song);
-    (neighbor?.querySelector(".remove") ?? $("choose")).focus();
+    ((shown[at + 1] ?? shown[at - 1])?.querySelector(".remove") ?? $("choose")).focus();
   };
   $("cards").append(song.card);
 }
@@ -150,49 +169,68 @@ function showError(song, message) {
   song.card.querySelector(".problem").textContent = error;
 }
 
+function showTags(song, {title, artist, cover}) {
+  Object.assign(song, {title: title ?? song.name, artist, cover});
+  const find = selector => song.card.querySelector(selector);
+  find("h2").textContent = song.title;
+  if (title) find("h2").title = song.name;
+  Object.assign(find(".artist"), {textContent: artist ?? "", hidden: !artist});
+  if (cover) Object.assign(find(".cover"), {src: cover, hidden: false});
+  update();
+}
+
 function showPrediction(song) {
   song.state = "done";
   const {card, prediction, name} = song, find = selector => card.querySelector(selector);
+  fillResult(card, prediction);
   find(".progress").hidden = true;
-  find(".result").hidden = false;
-  find(".headline").replaceChildren(genreLabel(prediction.genre));
-  find(".confidence").textContent = confidenceText(prediction);
-  find(".tags").hidden = !Object.keys(prediction.tags).length;
-  find(".tags").classList.toggle("prominent", prediction.genre === "unknown");
-  find(".tags").replaceChildren(...Object.keys(prediction.tags).map(tag => createElement("li", {}, tag)));
-  find(".limited").hidden = prediction.duration < prediction.limit;
-  find(".limited").textContent = `Only the first ${clock(prediction.limit)} were analysed.`;
-  find(".bars").replaceChildren(...probabilityBars(prediction.probabilities));
-  const genres = [...new Set(prediction.segments.map(({genre}) => genre))];
-  find(".legend").replaceChildren(...genres.map(genre => genreLabel(genre, undefined, "li")));
-  song.url = URL.createObjectURL(song.file);
-  song.player = new Player(find(".player"), song.url, prediction);
-  find(".explain").onclick = () => toggleExplanation(song);
-  find(".save-image").onclick = async () => saveFile(await renderImage(name, prediction), `${name}.png`);
+  for (const selector of [".play", ".open"]) find(selector).hidden = false;
+  find(".play").onclick = () => togglePlay(song);
+  find(".open").onclick = () => { song.open = find(".result").hidden; updateNow(); };
+  find(".timeline-of-card").onclick = ({offsetX, currentTarget}) =>
+    playFrom(song, offsetX / currentTarget.clientWidth * prediction.duration);
+  Object.assign(find(".explain"), {onclick: () => toggleExplanation(song), ariaLabel: `Why? ${name}`});
+  find(".similar").hidden = !document.querySelector("nav a[href='./library']") || song.inBrowser;
+  Object.assign(find(".similar"), {onclick: () => toggleSimilar(song), ariaLabel: `Similar songs to ${name}`});
+  for (const [button, section] of [[".explain", ".explanation"], [".similar", ".similar-songs"]]) {
+    find(section).onkeydown = ({key}) => {
+      if (key !== "Escape") return;
+      find(button).click();
+      find(button).focus();
+    };
+  }
+  Object.assign(find(".save-image"), {ariaLabel: `Save image of ${name}`,
+    onclick: async () => saveFile(await renderImage(song.title, prediction), `${name}.png`)});
+  Object.assign(find(".label"), {value: song.label ?? "", ariaLabel: `Right genre of ${name}`});
+  find(".label").onchange = ({target}) => {
+    song.label = target.value.trim();
+    store(song);
+    update();
+  };
+  showPlaying();
 }
 
-async function toggleExplanation({card, file, prediction, inBrowser, player}) {
-  const button = card.querySelector(".explain"), section = card.querySelector(".explanation");
-  section.hidden = !section.hidden;
-  button.ariaExpanded = String(!section.hidden);
-  if (section.hidden || section.querySelector("canvas, [role=status]")) return;
-  const status = createElement("p", {className: "muted", role: "status"}, "Occluding one part after the other …");
-  const onProgress = share => { status.textContent = `Occluding one part after the other: ${percent(share)}`; };
-  section.replaceChildren(status);
-  try {
-    const explain = inBrowser || $("in-browser").checked ? explainInBrowser : explainOnServer;
-    const explanation = await explain(file, prediction.top_genre, onProgress);
-    showExplanation(section, prediction, explanation, spans => player.playSpans(spans));
-  } catch (error) {
-    section.replaceChildren(createElement("p", {className: "problem"}, error.message));
+/** Which song plays, on all buttons. */
+function showPlaying() {
+  for (const song of songs.filter(({prediction}) => prediction)) {
+    const playing = isPlaying(song), [textContent, verb] = playing ? ["❚❚", "Pause"] : ["▶", "Play"];
+    Object.assign(song.card.querySelector(".play"), {textContent, ariaLabel: `${verb} ${song.name}`});
+    song.card.classList.toggle("current", playing);
   }
+}
+
+/** The song that is shown before (step -1) or after (1) another one, and that can be played. */
+function playable(song, step) {
+  const cards = [...$("cards").children], shown = cards.filter(card => !card.hidden || card === song.card);
+  const list = shown.map(card => songs.find(each => each.card === card)).filter(({prediction}) => prediction);
+  return list[list.indexOf(song) + step];
 }
 
 function removeSong(song) {
   songs.splice(songs.indexOf(song), 1);
   song.abort.abort();
-  song.player?.remove();
-  URL.revokeObjectURL(song.url);
+  unload(song);
+  if (song.cover) URL.revokeObjectURL(song.cover);
   song.card.remove();
   if (song.key !== undefined) deleteSong(song.key).catch(() => {});
   update();
@@ -219,9 +257,9 @@ const ORDERS = {
   least_confident: predictedFirst((a, b) => byConfidence(b, a)),
 };
 
-function matches({name, prediction, state}) {
+function matches({name, title, artist = "", label = "", prediction, state}) {
   const words = prediction ? [prediction.genre, prediction.top_genre, ...Object.keys(prediction.tags)] : [state];
-  const text = [name, ...words].join(" ").toLowerCase();
+  const text = [name, title, artist, label, ...words].join(" ").toLowerCase();
   return $("filter").value.toLowerCase().split(/\s+/).every(word => text.includes(word));
 }
 
@@ -235,6 +273,7 @@ function updateNow() {
   $("tools").hidden = !songs.length;
   $("drop").classList.toggle("small", songs.length > 0);
   const sorted = songs.toSorted(ORDERS[$("order").value]), shown = sorted.filter(matches);
+  const focused = document.activeElement;
   sorted.forEach((song, i) => {
     song.card.hidden = !shown.includes(song);
     if ($("cards").children[i] !== song.card) $("cards").insertBefore(song.card, $("cards").children[i] ?? null);
@@ -245,18 +284,44 @@ function updateNow() {
   if (shown.length < songs.length) counts.push(`${shown.length} shown`);
   if (skipped) counts.push(`${count(skipped, "file")} skipped (not audio)`);
   if (duplicates) counts.push(`${count(duplicates, "file")} skipped (in the list already)`);
+  const pending = number("queued") + number("running");
+  $("status").ariaLive = pending && announced === songs.length ? "off" : "polite"; // not each song by itself
+  announced = songs.length;
   $("retry-all").hidden = !number("failed");
   $("status").textContent = songs.length || skipped ? `${counts.join(", ")}.` : "";
-  const table = $("as-table").ariaPressed === "true";
+  $("tools").classList.toggle("few", songs.length < 2);
+  $("first").hidden = songs.length > 0;
+  const current = view ?? (songs.length < LIST_FROM ? "cards" : "list"), table = current === "table";
+  for (const name of VIEWS) $(`as-${name}`).ariaPressed = String(name === current);
+  for (const song of songs) showOpen(song, current === "cards");
   $("cards").hidden = table;
   $("compare").hidden = !table;
-  if (table) showComparison($("compare"), shown.filter(({prediction}) => prediction));
+  const classified = shown.filter(({prediction}) => prediction);
+  if (table) showComparison($("compare"), classified);
+  showShares();
+  if (focused !== document.activeElement) focused.focus(); // a card that was moved has lost it
 }
 
-for (const id of ["as-cards", "as-table"]) {
-  $(id).addEventListener("click", () => {
-    $("as-cards").ariaPressed = String(id === "as-cards");
-    $("as-table").ariaPressed = String(id === "as-table");
+/** How many songs each genre has; a click shows one genre alone. */
+function showShares() {
+  const done = songs.filter(({prediction}) => prediction);
+  const counts = Map.groupBy(done, ({prediction}) => prediction.genre);
+  const sorted = [...counts].map(([genre, list]) => [genre, list.length]).sort(([, a], [, b]) => b - a);
+  const focused = $("shares").contains(document.activeElement) && document.activeElement.value;
+  $("shares").hidden = done.length < LIST_FROM;
+  $("shares").replaceChildren(stackedBar(sorted.map(([genre, n]) => [genre, n / done.length])),
+    createElement("div", {className: "legend"}, ...sorted.map(([genre, n]) => createElement("button", {
+      type: "button", value: genre, ariaPressed: String($("filter").value === genre),
+      onclick: () => { $("filter").value = $("filter").value === genre ? "" : genre; update(); },
+    }, genreLabel(genre, `${genre} ${n}`)))));
+  $("shares").querySelector(`[value="${focused}"]`)?.focus();
+}
+
+const VIEWS = ["cards", "list", "table"];
+for (const name of VIEWS) {
+  $(`as-${name}`).addEventListener("click", () => {
+    view = name;
+    for (const song of songs) delete song.open;
     update();
   });
 }
@@ -265,20 +330,20 @@ for (const id of ["filter", "order"]) $(id).addEventListener("input", update);
 // ---- export
 
 $("json").addEventListener("click", () => {
-  const results = songs.map(({name, prediction, error, state}) => {
+  const results = songs.map(({name, prediction, error, state, label}) => {
     if (!prediction) return {file: name, error: error ?? state};
     const {waveform_peaks, limit, ...result} = prediction;
-    return result;
+    return label ? {...result, label} : result;
   });
   saveFile(new Blob([JSON.stringify(results, null, 1)], {type: "application/json"}), "genres.json");
 });
 
 $("csv").addEventListener("click", async () => {
   const {genres} = await loadCard();
-  const columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration", "tags"];
-  const rows = songs.map(({name, prediction: p, error, state}) => p
+  const columns = ["file", "genre", "top_genre", "confidence", "familiarity", "duration", "tags", "label"];
+  const rows = songs.map(({name, prediction: p, error, state, label = ""}) => p
     ? [name, p.genre, p.top_genre, p.confidence.toFixed(6), p.familiarity.toFixed(6), p.duration.toFixed(3),
-       Object.keys(p.tags).join(", "), ...genres.map(genre => p.probabilities[genre].toFixed(6)), ""]
+       Object.keys(p.tags).join(", "), label, ...genres.map(genre => p.probabilities[genre].toFixed(6)), ""]
     : [name, ...Array(columns.length - 1 + genres.length).fill(""), error ?? state]);
   const header = [...columns, ...genres.map(genre => `prob_${genre}`), "error"];
   const lines = [header, ...rows].map(row => `${row.map(csvField).join(",")}\r\n`);
