@@ -446,8 +446,10 @@ def test_a_read_error_is_an_error_with_its_reason(files, suffix):
         (b"PK\3\4" + bytes(60), "an archive"),
         (b"\0\5\x16\7\0\2\0\0Mac OS X", "without ._ in its name"),
         (b"\x89PNG\r\n" + bytes(60), "an image"),
-        (b"RIFF\0\0\0\0AVI LIST" + bytes(60), "isn't supported"),
-        (b"DSD \x1c" + bytes(60), "isn't supported"),
+        (b"RIFF\0\0\0\0AVI LIST" + bytes(60), "not a supported format"),
+        (b"DSD \x1c" + bytes(60), "not a supported format"),
+        (b"G@\x11\x10" + bytes(184) + b"G" + bytes(187), "not a supported format"),
+        (bytes(100_000), "not audio, or damaged ("),
     ],
 )
 def test_other_kinds_of_files_are_named(tmp_path, content, message):

@@ -202,6 +202,16 @@ def test_control_characters_in_names_are_escaped(run, wav, tmp_path):
     assert not set(out + err) & set("\x1b\x07\x9b")
 
 
+def test_names_with_a_dash_and_empty_names_are_explained(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-song.wav").write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", ["musicclass", "predict", "-song.wav"])
+    status, _, err = run("predict", "-song.wav")
+    assert status == 2 and "write ./ before it" in err
+    status, _, err = run("predict", "")
+    assert status == 1 and "an empty name" in err
+
+
 @linux
 def test_file_names_may_be_any_bytes(tmp_path):
     source = tmp_path / "x.wav"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,12 @@ def test_links_to_folders_are_followed_once(tmp_path):
     for name, target in (("loop", music), ("self", "self"), ("a", tmp_path / "elsewhere"), ("b", music / "a")):
         (music / name).symlink_to(target)
     assert list(audio_files.files([str(music)])) == [str(music / "a" / "a.wav")]
+
+
+def test_other_files_of_folders_are_counted_by_suffix(tmp_path):
+    for name in ("a.wav", "b.DSF", "c.dsf", "cover.jpg", "README", ".hidden"):
+        (tmp_path / name).touch()
+    skipped = Counter()
+    assert [Path(name).name for name in audio_files.files([str(tmp_path)], skipped)] == ["a.wav"]
+    assert skipped == {".dsf": 2, ".jpg": 1, "without suffix": 1}
+    assert audio_files.describe_skipped(skipped) == "skipped by suffix: 2 .dsf, 1 without suffix, 1 .jpg"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import math
 import os
 import queue
 import threading
@@ -77,6 +78,8 @@ def stream(
 
 def _decode(source: Source, sample_rate: int, limits: AudioConfig, on_lost: OnLost) -> Generator[Array, None, None]:
     with decoders.open_audio(source, limits.max_channels, on_lost) as (rate, blocks):
+        if not rate:
+            raise decoders.decode_error(ValueError("no sample rate"))
         yield from _to_mono(blocks, rate, sample_rate, limits)
 
 
@@ -237,7 +240,8 @@ def _to_mono(blocks: Iterator[Array], rate: float, sample_rate: int, limits: Aud
     if not n_frames:
         raise DecodeError("no samples; copy or export it again")
     if n_frames < MIN_SECONDS * rate:
-        raise TooShortError(f"only {n_frames / rate:.2f} s long; needs at least {MIN_SECONDS:g} s")
+        seconds = math.floor(100 * n_frames / rate) / 100  # never 1.00
+        raise TooShortError(f"only {seconds:.2f} s long; needs at least {MIN_SECONDS:g} s")
     rest = resample(np.zeros(0, np.float32), True)
     if max(peak, _peak(rest)) < SILENCE:
         raise SilentError("silent throughout; check how it was recorded or exported")

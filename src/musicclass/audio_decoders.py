@@ -39,7 +39,7 @@ OTHER_KINDS = {  # first bytes: what such a file is, and what helps
     rb"PK\x03\x04|Rar!|7z\xbc\xaf": "an archive; extract its files",
     rb"\x00\x05\x16\x07": "metadata that macOS keeps beside a file; give the file without ._ in its name",
     rb"\x89PNG|\xff\xd8\xff|GIF8|%PDF": "an image or document, not audio",
-    rb"DSD |\x7f\xfe\x80\x01|RIFF....AVI ": "in a format that isn't supported; convert it to wav or flac",
+    rb"DSD |\x7f\xfe\x80\x01|\x0bw|G.{187}G|RIFF....AVI ": "not a supported format; convert it to wav or flac",
 }
 RAW_STREAMS = {"mp3", "aac", "ac3"}  # formats without timestamps; FFmpeg guesses their length
 MAX_DEMUX_ERRORS = 100
@@ -146,6 +146,8 @@ class _AudioPart:
 
 def _check_path(path: Path) -> Path:
     """The path itself. Raises DecodeError when it is not a readable, non-empty regular file."""
+    if path == Path():
+        raise DecodeError("an empty name, or the current folder without audio files; give a file or another folder")
     try:
         status = path.stat()
         if stat.S_ISREG(status.st_mode):
@@ -186,7 +188,7 @@ def _not_audio(source: str | os.PathLike[str] | IO[bytes], error: Exception) -> 
     with contextlib.suppress(OSError, ValueError):
         with open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
             file.seek(0)
-            head = file.read(64).lstrip()
+            head = file.read(256).lstrip(b" \t\r\n")
         for pattern, message in OTHER_KINDS.items():
             if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
                 return DecodeError(message)

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -15,13 +16,14 @@ AUDIO_SUFFIXES = (
     ".wv", ".au", ".snd", ".caf", ".w64", ".rf64", ".ape", ".mka", ".mpc", ".tta", ".ac3", ".mp2", ".m4b", ".3gp",
     ".spx", ".webm",
 )  # fmt: skip
+SHOWN_SUFFIXES = 6
 
 
-def files(names: Iterable[str]) -> Iterator[str]:
+def files(names: Iterable[str], skipped: Counter[str] | None = None) -> Iterator[str]:
     """Expand folders (recursively, sorted), glob patterns, file:// addresses, and `-`: names from standard input.
 
     Those are separated by NUL characters, as by `find -print0`, or else by line ends. Names without a match are passed
-    on, so that the caller reports them.
+    on, so that the caller reports them. `skipped` is as in `iter_audio_files`.
     """
     for name in names:
         matches: Iterable[str] = [name]
@@ -33,16 +35,16 @@ def files(names: Iterable[str]) -> Iterator[str]:
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.glob(name, recursive=True)) or [name]
         for match in matches:
-            paths = iter_audio_files(match) if os.path.isdir(match) else iter(())
+            paths = iter_audio_files(match, skipped) if os.path.isdir(match) else iter(())
             yield next(paths, match)  # a folder without audio files, or a file
             yield from paths
 
 
-def iter_audio_files(folder: str) -> Iterator[str]:
+def iter_audio_files(folder: str, skipped: Counter[str] | None = None) -> Iterator[str]:
     """The audio files below a folder: its own first, then those of its subfolders, each sorted by name.
 
     Symbolic links to folders are followed, but each folder is visited once; hidden files are skipped. The name of an
-    unreadable folder is passed on, so that the caller reports it.
+    unreadable folder is passed on, so that the caller reports it. `skipped` counts the suffixes of other files.
     """
     visited: set[str] = set()
     pending = [folder]
@@ -55,11 +57,20 @@ def iter_audio_files(folder: str) -> Iterator[str]:
         _, subfolders, names = next(os.walk(current, onerror=unreadable.append), (current, [], []))
         if unreadable:
             yield current
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES:
+        for name in sorted(name for name in names if not name.startswith(".")):
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in AUDIO_SUFFIXES:
                 yield os.path.join(current, name)
+            elif skipped is not None:
+                skipped[suffix or "without suffix"] += 1
         visible = (name for name in subfolders if not name.startswith("."))
         pending += sorted((os.path.join(current, name) for name in visible), reverse=True)
+
+
+def describe_skipped(skipped: Counter[str]) -> str:
+    """Such as "skipped by suffix: 12 .jpg, 1 .dsf"."""
+    shown = [f"{n:,} {suffix}" for suffix, n in skipped.most_common(SHOWN_SUFFIXES)]
+    return f"skipped by suffix: {', '.join([*shown, *['…'] * (len(skipped) > SHOWN_SUFFIXES)])}"
 
 
 def unescape_path(path: str) -> str:

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -86,6 +87,8 @@ def main() -> int:
         if show is None:
             raise
         show()
+        if any(name.startswith("-") and Path(name).is_file() for name in sys.argv[1:]):
+            print("For a file whose name begins with a dash, write ./ before it.", file=sys.stderr)
         return 2
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from musicclass.audio_files import describe_skipped
 from musicclass.cli.options import MemoryOption, MinimumOption, ModelOption, TimeoutOption, WorkersOption
 from musicclass.errors import LibraryError, escape_control_chars, import_optional
 from musicclass.saved_model import DEFAULT_MODEL
@@ -88,6 +89,8 @@ def library(
         print(f"no audio files in {', '.join(folders)}; check the folder", file=sys.stderr)
     for path in (out, *[report] * bool(report)):
         print(f"{path} written", file=sys.stderr)
+    if summary.skipped:
+        print(escape_control_chars(describe_skipped(summary.skipped)), file=sys.stderr)
     if summary.damaged:
         print(f"{plural(summary.damaged, 'damaged file')} analysed in part; see column `seconds_lost`", file=sys.stderr)
     _print_failures(summary, out)

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,8 @@ def predict(
     output = _output_format(as_json, as_jsonl, as_csv, explain)
     if fast and explain:
         raise typer.BadParameter("--explain needs the whole track; choose one of --fast, --explain")
-    names = list(audio_files.files(files))
+    skipped = Counter[str]()
+    names = list(audio_files.files(files, skipped))
     single = len(names) == 1 and files[0] != "-" and not os.path.isdir(files[0])
     if not names:
         raise typer.BadParameter("no file names on standard input")
@@ -74,6 +76,8 @@ def predict(
             except AudioError as error:
                 writer.failure(name, error)
             sys.stdout.flush()
+    if skipped:
+        print(escape_control_chars(audio_files.describe_skipped(skipped)), file=sys.stderr)
     if writer.failed:
         raise typer.Exit(1)
 

@@ -78,6 +78,7 @@ class ScanSummary:
     seconds: float = 0.0  # duration of this run
     genres: Counter[str] = field(default_factory=Counter)  # in the table
     failures: Counter[str] = field(default_factory=Counter)  # in the table, by status
+    skipped: Counter[str] = field(default_factory=Counter)  # other files in folders, by suffix
     damaged: int = 0  # files in the table that have a genre though seconds are lost
     reasons: list[str] = field(default_factory=list)  # of the first NAMED_FAILURES
 
@@ -104,12 +105,12 @@ def run(
     """
     table.check_output(out, options.embeddings)
     corrections = Corrections(out).read()
-    files = scan(names)
+    summary = ScanSummary()
+    files = scan(names, summary.skipped)
     model = load_model(options.model)
     files = _with_progress(files, on_progress)
     if options.embeddings and not model.uses_tagger:
         raise LibraryError(f"{model.name} has no embeddings; choose another --model, or omit --embeddings")
-    summary = ScanSummary()
     with ResultStore(store_path(out), options.settings(model), retry_failed=options.retry_failed) as store:
         store.upsert_files(files)
         present, listed = store.count()[0], store.listed()
@@ -267,17 +268,18 @@ def _result_row(file: str, value: Row | TaskFailure, model: str) -> Row:
     return {"model": model, "status": value.status, "error": error}
 
 
-def scan(names: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+def scan(names: Iterable[str], skipped: Counter[str] | None = None) -> Iterator[tuple[str, int, int]]:
     """The audio files in folders or below addresses, with size in bytes and time of modification in ns (-1: unknown).
 
-    Raises LibraryError, before the first, for a name that doesn't exist.
+    `skipped` counts the suffixes of other local files. Raises LibraryError, before the first, for a name that doesn't
+    exist.
     """
     tops = dict.fromkeys(name if remote.is_remote(name) else os.path.abspath(name) for name in names)
     for top in tops:
         if not remote.is_remote(top) and not os.path.exists(top):
             raise LibraryError(f"{top}: no such file or folder; check the name, and that its disk is connected")
     return itertools.chain.from_iterable(
-        remote.scan(top) if remote.is_remote(top) else _scan_local(top) for top in tops
+        remote.scan(top) if remote.is_remote(top) else _scan_local(top, skipped) for top in tops
     )
 
 
@@ -289,8 +291,8 @@ def _with_progress(files: Iterable[tuple[str, int, int]], on_progress: ProgressC
         yield file
 
 
-def _scan_local(top: str) -> Iterator[tuple[str, int, int]]:
-    yield from map(file_state, iter_audio_files(top) if os.path.isdir(top) else (top,))
+def _scan_local(top: str, skipped: Counter[str] | None) -> Iterator[tuple[str, int, int]]:
+    yield from map(file_state, iter_audio_files(top, skipped) if os.path.isdir(top) else (top,))
 
 
 def file_state(file: str) -> tuple[str, int, int]:

@@ -273,9 +273,9 @@ function updateNow() {
   $("tools").hidden = !songs.length;
   $("drop").classList.toggle("small", songs.length > 0);
   const sorted = songs.toSorted(ORDERS[$("order").value]), shown = sorted.filter(matches);
-  const focused = document.activeElement;
+  const focused = document.activeElement, visible = new Set(shown);
   sorted.forEach((song, i) => {
-    song.card.hidden = !shown.includes(song);
+    song.card.hidden = !visible.has(song);
     if ($("cards").children[i] !== song.card) $("cards").insertBefore(song.card, $("cards").children[i] ?? null);
   });
   const number = state => songs.filter(song => song.state === state).length;
@@ -314,7 +314,7 @@ function showShares() {
       type: "button", value: genre, ariaPressed: String($("filter").value === genre),
       onclick: () => { $("filter").value = $("filter").value === genre ? "" : genre; update(); },
     }, genreLabel(genre, `${genre} ${n}`)))));
-  $("shares").querySelector(`[value="${focused}"]`)?.focus();
+  $("shares").querySelector(`[value="${CSS.escape(focused)}"]`)?.focus();
 }
 
 const VIEWS = ["cards", "list", "table"];
