@@ -13,7 +13,7 @@ demo: .venv/demo.done
 	$(BIN)/musicclass predict demo --model gtzan --plot demo
 
 test: lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 
 test-slow: .venv/test.done
 	$(BIN)/pytest -q -m slow -n 2

@@ -68,6 +68,12 @@ def delay_right(samples: Floats) -> Floats:
     return np.stack([samples, 0.7 * np.concatenate([np.zeros(delay, np.float32), samples[:-delay]])], axis=1)
 
 
+def clip(samples: Floats, decibels: float) -> Floats:
+    """Clip so far below the peak, in dB."""
+    limit = np.abs(samples).max() * np.float32(10 ** (-decibels / 20))
+    return np.clip(samples, -limit, limit)
+
+
 ALTERATIONS: dict[str, Callable[[Floats, Rng], Floats]] = {
     "mp3, 64 kbit/s": lambda x, rng: encode_mp3(x, 64),
     "mp3, 32 kbit/s": lambda x, rng: encode_mp3(x, 32),
@@ -81,6 +87,10 @@ ALTERATIONS: dict[str, Callable[[Floats, Rng], Floats]] = {
     "pitch -0.5 semitones": lambda x, rng: librosa.effects.pitch_shift(x, sr=RATE, n_steps=-0.5),
     "random equalizer": equalize,
     "stereo, right channel late": lambda x, rng: delay_right(x),
+    "offset of half of full scale": lambda x, rng: x + np.float32(0.5),
+    "inverted polarity": lambda x, rng: -x,
+    "stereo, right channel inverted": lambda x, rng: np.stack([x, -x], axis=1),
+    "1 dB of clipping": lambda x, rng: clip(x, 1),
     "sample rate 16 kHz": lambda x, rng: resample(x, 16_000),
     "sample rate 8 kHz": lambda x, rng: resample(x, 8_000),
 }
