@@ -421,16 +421,16 @@ def test_folders_and_dropped_files_are_added(page: Page, songs: list[Path], tmp_
 @pytest.mark.slow
 def test_live_mode_predicts_what_the_microphone_plays(page: Page, songs: list[Path], server: httpx.Client) -> None:
     require_runtime()
-    expected = server.post("/v1/predict", content=songs[1].read_bytes()).json()
+    genre = re.compile(f"^{server.post('/v1/predict', content=songs[1].read_bytes()).json()['genre']}")  # "with some …"
     page.evaluate("() => { for (let i = 0; i < 3; i++) document.getElementById('listen').click(); }")  # impatient
-    expect(page.locator("#live-genre")).to_have_text(expected["genre"], timeout=pages.TIMEOUT)
+    expect(page.locator("#live-genre")).to_have_text(genre, timeout=pages.TIMEOUT)
     expect(page.locator("#live-text")).to_contain_text("the last 10 seconds: ")
-    expect(page.locator("#live-spoken")).to_have_text(expected["genre"])
+    expect(page.locator("#live-spoken")).to_have_text(genre, timeout=pages.TIMEOUT)
     assert page.locator("#level").evaluate("meter => meter.value") > -60
     page.get_by_role("button", name="Stop and keep").click()
     expect(page.locator("#cards h2")).to_have_text(re.compile("^Recording .*webm$"))  # one
     wait_until_done(page)
-    expect(page.locator("#cards .headline")).to_have_text(expected["genre"])
+    expect(page.locator("#cards .headline")).to_have_text(genre)
     page.get_by_role("button", name="Listen", exact=True).click()
     page.get_by_role("button", name="Stop and discard").click()
     expect(page.locator("#cards h2")).to_have_count(1)
