@@ -1,6 +1,6 @@
 """Similar songs: the nearest neighbours of a song's embedding in a library's table, by cosine similarity.
 
-The search is exact: in 500,000 songs it takes 30 ms; an approximate index would take a minute to build.
+The search is exact: in 500,000 songs it takes 0.13 s; an approximate index would take longer to build.
 """
 
 from __future__ import annotations
