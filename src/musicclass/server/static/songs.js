@@ -3,7 +3,7 @@ import {classifyOnServer, loadCard} from "./api.js";
 import {classifyInBrowser, loadModel} from "./browser.js";
 import {explainSong, fillResult, showExample, showOpen, toggleExplanation, toggleSimilar} from "./card.js";
 import {showComparison} from "./compare.js";
-import {$, clock, count, createElement, saveFile} from "./dom.js";
+import {$, count, createElement, saveFile} from "./dom.js";
 import {onFiles} from "./files.js";
 import {onRecording} from "./live.js";
 import {isPlaying, playFrom, setUpPlayer, togglePlay, unload} from "./player.js";
@@ -69,11 +69,11 @@ function classifyNext() {
 
 async function classifyFile(song, inBrowser) {
   const {signal} = song.abort = new AbortController(), classify = inBrowser ? classifyInBrowser : classifyOnServer;
-  song.state = "running";
+  Object.assign(song, {state: "running", inBrowser});
   try {
     const prediction = await classify(song.file, (text, share) => showProgress(song, text, share), signal);
     signal.throwIfAborted();
-    Object.assign(song, {prediction, inBrowser, error: undefined});
+    Object.assign(song, {prediction, error: undefined});
     showPrediction(song);
   } catch ({message}) {
     if (signal.aborted) { // removed, or to be classified in the browser instead
@@ -84,7 +84,6 @@ async function classifyFile(song, inBrowser) {
     showError(song, message);
   }
   update();
-  song.inBrowser = inBrowser;
   store(song);
 }
 
