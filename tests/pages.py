@@ -39,7 +39,7 @@ def require(condition: object, reason: str) -> None:
 
 
 def require_runtime() -> None:
-    require((STATIC / "ort/version.txt").exists(), "needs onnxruntime-web: python hatch_build.py, with npm")
+    require((STATIC / "lib/ort/version.txt").exists(), "needs onnxruntime-web: python hatch_build.py")
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ def _list(page: Page, songs: list[Path]) -> None:
     add_songs(page, *songs)
     page.get_by_role("button", name="List", exact=True).click()
     page.get_by_role("button", name="Play Disco.wav").click()
-    page.get_by_label("Zoom").evaluate("zoom => { zoom.value = 2; }")
+    page.get_by_label("Zoom").fill("2")
     page.locator("#player-play").click()
 
 

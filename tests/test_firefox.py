@@ -1,4 +1,4 @@
-"""The songs page in headless Firefox (apt install firefox-esr), driven by Mozilla's Marionette."""
+"""The pages of songs and of a library in headless Firefox (apt install firefox-esr), driven by Mozilla's Marionette."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from marionette_driver import By, Wait
+from marionette_driver.keys import Keys
 from marionette_driver.marionette import Marionette
 
 from tests import pages
-from tests.serving import running
+from tests.serving import main_of, running
 
 FIREFOX = next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
 PREFERENCES = {
@@ -34,7 +35,7 @@ def firefox(tmp_path: Path) -> Iterator[Marionette]:
 
 
 @pytest.mark.slow
-def test_songs_are_classified_played_and_recorded_in_firefox(firefox: Marionette, tmp_path: Path) -> None:
+def test_pages_work_in_firefox(firefox: Marionette, tmp_path: Path) -> None:
     pages.require_runtime()
     _, disco, noise, _ = pages.write_songs(tmp_path)
 
@@ -52,12 +53,16 @@ def test_songs_are_classified_played_and_recorded_in_firefox(firefox: Marionette
         firefox.find_element(By.ID, "files").send_keys(str(song))
         wait_for("#status", f"{n_songs} of {n_songs} song")
 
-    with running() as server:
+    table = tmp_path / "genres.parquet"
+    main_of("library", str(disco), str(noise), "--out", str(table))
+    with running(library=table) as server:
         firefox.navigate(str(server.base_url))
         wait_for("#genre-chips li", "disco")
         run("window.errors = []; addEventListener('error', ({message}) => errors.push(message)); files.hidden = false")
         add(disco, 1)
         wait_for("#cards .headline", "electronic")
+        click("#cards .explain")
+        wait_for(".explanation [role=status]", "Strongest evidence for electronic")
         click("#cards .play")
         wait_for("#player-time", "0:02 / 0:24")
         click("#player-close")
@@ -75,3 +80,9 @@ def test_songs_are_classified_played_and_recorded_in_firefox(firefox: Marionette
         wait_for("#status", "3 of 3 songs classified")
         wait_for("#in-browser-status", "Off:")
         assert run("return document.getElementById('in-browser').checked") is False
+        firefox.navigate(f"{server.base_url}/library")
+        wait_for("#total", "2 of 2 songs")
+        firefox.find_element(By.CSS_SELECTOR, "#songs .correction").send_keys("synthwave" + Keys.ENTER)
+        wait_for("#corrected", "1 song has a manual label.")
+        firefox.find_element(By.ID, "text").send_keys("noise")
+        wait_for("#total", "1 of 1 song")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -20,11 +21,15 @@ from musicclass.audio_files import unescape_path
 from musicclass.datasets import open_dataset
 from musicclass.errors import LibraryError
 from musicclass.library import corrections
+from musicclass.library.read_table import read_columns
+from musicclass.library.table import write
 from musicclass.server.library_table import LibraryTable, short_name
 from tests.conftest import RATE, make_music, make_noise, make_tone
 from tests.serving import main_of, running
+from tests.test_audio import write_songs
 
 HEAD = "file,genre,top_genre,confidence,duration,prob_jazz,prob_rock,status"
+PNG = b"\x89PNG\r\n\x1a\n and the rest"
 ROWS = ["/m/a.mp3,jazz,jazz,0.9,10,0.9,0.1,ok", "/m/b.mp3,unknown,rock,0.2,20,0.4,0.6,ok", "/m/c.mp3,,,,,,,unreadable"]
 
 
@@ -137,6 +142,50 @@ def test_only_local_audio_of_the_table_is_served(small):
         assert client.get("/v1/library/songs/3/audio").json()["title"] == "no_such_song"
 
 
+def _add_cover(path: Path, mime: str, data: bytes) -> None:
+    """Put an image into the tags of a file."""
+    mutagen = pytest.importorskip("mutagen")
+    from mutagen import flac, id3, mp4
+
+    image = flac.Picture()
+    image.type, image.mime, image.data = 3, mime, data
+    file = mutagen.File(path)
+    if path.suffix == ".flac":
+        file.add_picture(image)
+    elif path.suffix == ".ogg":
+        file["metadata_block_picture"] = base64.b64encode(image.write()).decode()
+    elif path.suffix == ".m4a":
+        file["covr"] = [mp4.MP4Cover(data)]
+    else:
+        file.add_tags()
+        file.tags.add(id3.APIC(mime="image/png", type=4, data=b"of the back"))
+        file.tags.add(id3.APIC(mime=mime, type=3, data=data))
+    file.save()
+
+
+COVERS = {  # suffix: the type that the tag names, the image, its type
+    "mp3": ("image/svg+xml", b"\xff\xd8\xff\xe0 JFIF", "image/jpeg"), "flac": ("image/jpeg", PNG, "image/png"),
+    "ogg": ("image/png", b"RIFF\4\0\0\0WEBPVP8 ", "image/webp"), "m4a": ("", b"GIF89a", "image/gif"),
+    "wav": ("image/png", b"<svg xmlns='http://www.w3.org/2000/svg'/>", None), "aiff": ("", b"", None),
+}  # fmt: skip
+
+
+def test_covers_are_images_by_their_bytes(tmp_path):
+    files = write_songs(tmp_path, COVERS, 1)
+    rows = [f"{path},jazz,jazz,0.9,10,0.9,0.1,ok" for path in (*files.values(), tmp_path / "missing.mp3")]
+    (tmp_path / "t.csv").write_text("\n".join([HEAD, *rows]))
+    with running(library=tmp_path / "t.csv", ready=False) as client:
+        for row, (suffix, (mime, data, media_type)) in enumerate(COVERS.items()):
+            if data:
+                _add_cover(files[suffix], mime, data)
+            cover = client.get(f"/v1/library/songs/{row}/cover")
+            assert (cover.status_code, cover.content) == ((200, data) if media_type else (204, b"")), suffix
+            assert cover.headers.get("content-type") == media_type
+            assert cover.headers["x-content-type-options"] == "nosniff" and "private" in cover.headers["cache-control"]
+        assert client.get(f"/v1/library/songs/{len(COVERS)}/cover").status_code == 204, "its file is missing"
+        assert client.get("/v1/library/songs/0/cover?revision=0").status_code == 409
+
+
 @pytest.mark.slow
 def test_responses_conform_to_openapi(server):
     """Of all routes, to requests derived from the description."""
@@ -147,7 +196,7 @@ def test_responses_conform_to_openapi(server):
     schema.validate()
     for operation in schema.get_all_operations():
 
-        @settings(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
+        @settings(max_examples=10, suppress_health_check=list(HealthCheck), derandomize=True)
         @given(case=operation.ok().as_strategy())
         def check(case):
             cases.append(case)
@@ -234,6 +283,23 @@ def test_invalid_tables_are_rejected(tmp_path, capsys, name, text, detail):
     assert main_of("serve", "--port", "0", "--library", str(path)) == 2
     error = capsys.readouterr().err
     assert str(path) in error and detail in error
+
+
+def test_formats_have_the_same_columns(tmp_path):
+    pytest.importorskip("pyarrow")
+    names = ["file", "confidence", "year", "embedding", "status", "modified"]
+    rows = [dict(zip(names, values, strict=True)) for values in (
+        ("/a.mp3", 0.5, 1990, [1.0, 2.0], "ok", None), ("/b.mp3", None, None, None, "unreadable", None),
+    )]  # fmt: skip
+    paths = [tmp_path / name for name in ("t.parquet", "t.jsonl")]
+    for path in paths:
+        write(path, iter(rows), names)
+    parquet, jsonl = map(read_columns, paths)
+    assert {*parquet} == {*jsonl} == {*names, "embedded"}
+    for name in ("confidence", "year", "embedded", "embedding"):
+        np.testing.assert_array_equal(parquet[name].astype(float), jsonl[name].astype(float))
+    assert parquet["embedding"].tolist() == [[1, 2]] and parquet["embedded"].tolist() == [True, False]
+    assert parquet["status"].tolist() == jsonl["status"].tolist() == ["ok", "unreadable"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -50,14 +51,13 @@ def test_retrained_model_is_used_and_kept_when_another_training_fails(run, tmp_p
     for i in range(4):
         wav(make_noise(2, seed=i), name=f"data/genres_original/hiss/{i}.wav")
         wav(make_music(2 + i / 2), name=f"data/genres_original/beat/{i}.wav")
+    shutil.copytree(load_model("gtzan").path, tmp_path / "models" / "mine-001")  # an earlier one
     settings = [part for setting in TINY for part in ("--set", setting)]
     done = run("--retrain", "--save", *settings)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Labels (rows)") == 1, "results are shown once"
-    assert load_model(tmp_path / "models" / "mine-001").genres == ("beat", "hiss")
+    assert load_model(tmp_path / "models" / "mine-002").genres == ("beat", "hiss")
     assert run("--retrain", "--set", "training.epoch=1").returncode == 2
     done = run()
-    assert "mine-001: " in done.stdout and "output_figures/history.png" in done.stdout, "there is no display"
-    assert run("--retrain", "--save", *settings, "--set", "training.seed=7").returncode == 0
-    assert load_model(tmp_path / "models" / "mine-002").card["config"]["training"]["seed"] == 7
+    assert "mine-002: " in done.stdout and "output_figures/history.png" in done.stdout, "there is no display"
     assert "hiss" in run("--predict", "data/genres_original/hiss/0.wav").stdout

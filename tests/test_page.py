@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -12,13 +13,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import numpy as np
 import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from musicclass import tagger
 from musicclass.library.genre_tags import read_genres
@@ -48,9 +51,11 @@ PATH_IN_BROWSER = """async ([rows, cost]) =>
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-PIXEL = (
-    """(canvas, [x, y]) => [...canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data]"""
-)
+ENLARGE_TEXT = """() => {
+    const style = new CSSStyleSheet();
+    style.replaceSync("html { font-size: 200% }");
+    document.adoptedStyleSheets = [style];
+}"""
 BACKGROUNDS = "all => all.map(each => getComputedStyle(each).backgroundColor)"
 
 
@@ -99,6 +104,12 @@ def tagger_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Cl
 def page(browser: Browser, server: httpx.Client) -> Iterator[Page]:
     with open_page(browser, str(server.base_url)) as opened:
         yield opened
+
+
+def pixel(part: Locator, x: float, y: float) -> Any:
+    """The color at a place of a part of the page, as shares of its width and height."""
+    image = Image.open(io.BytesIO(part.screenshot()))
+    return image.getpixel((int(x * image.width), int(y * image.height)))
 
 
 def exported(page: Page, kind: str) -> str:
@@ -191,6 +202,7 @@ def test_browser_alone_runs_the_tagger_as_the_server_does(
     soundfile.write(gap, np.concatenate([make_music(8), np.zeros(10 * RATE), make_music(100)]), RATE)
     with open_page(browser, str(tagger_server.base_url)) as page:
         in_browser = check_browser_against_server(page, [*songs[:3], short, gap])
+        page.get_by_role("button", name="Cards").click()
         for card, name in zip(page.locator("#cards article").all(), in_browser, strict=True):
             expect(card.locator(".tags li")).to_have_text(list(in_browser[name]["tags"]))
         n_unknown = page.locator("#cards .confidence", has_text="closest to").count()
@@ -264,19 +276,21 @@ def test_timeline_shows_segments_and_seeks(page: Page, songs: list[Path]) -> Non
     add_songs(page, songs[0])
     segments = predictions(page)["Two genres.wav"]["segments"]
     assert [segment["top_genre"] for segment in (segments[0], segments[-1])] == ["electronic", "classical"]
-    page.locator("#cards .timeline-of-card").click(position={"x": 5, "y": 40})
-    canvas, slider = page.locator("#scope"), page.get_by_role("slider", name="Position")
-    row = 1 - (18 + 20) / 96  # of the timeline, below the names of its parts
-    colors = [canvas.evaluate(PIXEL, [(i + 0.5) / len(segments), row + 0.1]) for i in range(len(segments))]
+    page.locator("#cards .track").click(position={"x": 5, "y": 40})
+    scope, slider = page.locator("#scope"), page.get_by_role("slider", name="Position")
+    between_waveform_and_names = 53 / 96
+    colors = [pixel(scope, (i + 0.4) / len(segments), between_waveform_and_names) for i in range(len(segments))]
     assert colors[0] != colors[-1]
-    box = canvas.bounding_box()
+    box = scope.bounding_box()
     assert box
     page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 20)
     page.mouse.move(0, 0)
     expect(page.locator("#player-time")).to_have_text(re.compile(r"0:(36|37|38|39|40) / 0:48"))
     page.locator("#player-play").click()
     expect(page.locator("#player-play")).to_have_text("Play")
-    assert canvas.evaluate(PIXEL, [0.1, 0.24]) != canvas.evaluate(PIXEL, [0.99, 0.24])  # the played part is in color
+    assert pixel(scope, 0.1, 0.25) != pixel(scope, 0.99, 0.25)  # the played part is in color
+    page.get_by_label("Zoom").fill("2")
+    assert scope.evaluate("scope => scope.parentNode.scrollLeft") > 0.5 * box["width"]  # the playhead is in the middle
     slider.focus()
     page.keyboard.press("Home")
     expect(page.locator("#player-time")).to_have_text("0:00 / 0:48")
@@ -285,14 +299,15 @@ def test_timeline_shows_segments_and_seeks(page: Page, songs: list[Path]) -> Non
     page.locator("#cards h2").click()
     page.keyboard.press("Space")
     expect(page.locator("#player-play")).to_have_text("Pause")
-    page.get_by_label("Zoom").fill("2")
     page.get_by_role("button", name="Spectrogram").click()
     expect(page.locator("#scope")).to_have_css("height", "230px")
     page.get_by_role("button", name="Close the player").click()
     expect(page.locator("#player")).to_be_hidden()
     with page.expect_download() as download:
         page.get_by_role("button", name="Save image").click()
-    assert download.value.path().read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    image = Image.open(download.value.path()).convert("RGB")
+    card = page.locator("#cards article").bounding_box()
+    assert card and image.width == round(card["width"]) and len(image.getcolors(2**20) or []) > 100
 
 
 @pytest.mark.slow
@@ -465,6 +480,7 @@ def test_many_songs_are_a_list_with_tags_labels_and_shares(page: Page, songs: li
     page.get_by_label("Show").fill("ärtist")
     expect(page.locator("#cards article:visible")).to_have_count(1)
     page.reload()
+    row.get_by_role("button", name="Details").click()
     expect(page.get_by_label("Right genre of 0.mp3")).to_have_value("synthwave")
 
 
@@ -511,11 +527,7 @@ def test_large_text_and_forced_colors_lose_nothing(page: Page, songs: list[Path]
     page.locator(".explanation canvas").wait_for()
     page.get_by_role("button", name="Play Disco.wav").click()
     page.set_viewport_size({"width": 320, "height": 700})
-    page.evaluate("""() => {
-        const style = new CSSStyleSheet();
-        style.replaceSync("html { font-size: 200% }");
-        document.adoptedStyleSheets = [style];
-    }""")
+    page.evaluate(ENLARGE_TEXT)
     for view in ("Cards", "List"):
         page.get_by_role("button", name=view, exact=True).click()
         assert page.evaluate("() => document.documentElement.scrollWidth") == 320
@@ -527,6 +539,10 @@ def test_large_text_and_forced_colors_lose_nothing(page: Page, songs: list[Path]
     page.get_by_role("button", name="Cards").click()
     parts = page.locator(".stack i").evaluate_all(BACKGROUNDS)
     assert len(set(parts)) > 5
+    for name in ("model", "api"):
+        page.goto(urljoin(page.url, name))
+        page.evaluate(ENLARGE_TEXT)
+        assert page.evaluate("() => document.documentElement.scrollWidth") == 320
 
 
 @pytest.mark.slow
@@ -626,7 +642,7 @@ def test_model_page_shows_all_metrics_of_the_card(browser: Browser) -> None:
 
 
 def require_map() -> None:
-    require((STATIC / "twgl/version.txt").exists(), "needs d3 and twgl.js: python hatch_build.py, with npm")
+    require((STATIC / "lib/twgl/version.txt").exists(), "needs d3 and twgl.js: python hatch_build.py")
 
 
 @pytest.mark.slow
@@ -694,6 +710,34 @@ def test_songs_are_played_selected_and_labelled_on_the_map(browser: Browser, lib
         for color, names in (("confidence", 5), ("tag", len(header["tags"])), ("genre", 0)):
             page.get_by_label("Color").select_option(color)
             expect(page.locator("#legend li")).to_have_count(names)
+
+
+@pytest.mark.slow
+def test_covers_are_in_the_list_and_on_the_map(browser: Browser, songs: list[Path], tmp_path: Path) -> None:
+    require_map()
+    mutagen = pytest.importorskip("mutagen.id3")
+    files = [tmp_path / "cover.mp3", tmp_path / "none.mp3"]
+    for file in files:
+        soundfile.write(file, *soundfile.read(songs[1]))
+    tags = mutagen.ID3()
+    tags.add(mutagen.APIC(mime="image/png", type=3, data=PNG))
+    tags.save(files[0])
+    rows = [f"{file},disco,disco,0.9,24,0.9,ok,{x},0" for x, file in enumerate(files)]
+    table = tmp_path / "genres.csv"
+    table.write_text("\n".join(["file,genre,top_genre,confidence,duration,prob_disco,status,map_x,map_y", *rows]))
+    with running(library=table) as server, open_page(browser, f"{server.base_url}/library") as page:
+        covers, tip, canvas = page.locator("#songs img"), page.locator("#tip"), page.locator("#map[aria-label]")
+        expect(covers.first).to_have_js_property("naturalWidth", 1)
+        expect(covers.last).to_be_hidden()
+        box = canvas.bounding_box()
+        for x, name in ((0.5, "cover.mp3"), (0.975, "none.mp3"), (0.5, "cover.mp3")):
+            canvas.hover(position={"x": x * box["width"], "y": box["height"] / 2})
+            expect(tip).to_contain_text(name)
+            expect(tip.locator("img")).to_be_visible(visible=name == "cover.mp3")
+            assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+        page.get_by_label("Search").fill("mp3")
+        expect(page.locator("#total")).to_have_text("2 of 2 songs")
+        expect(covers.last).to_be_hidden()
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ from hypothesis import strategies as st
 from musicclass import audio, tagger
 from musicclass.client import Client, ServerError
 from musicclass.prediction import Prediction, Segment
-from musicclass.server import connections, inference, jobs, routes_predict
+from musicclass.server import connections, inference, jobs, routes_predict, web_pages
+from musicclass.server.app import make_app
 from musicclass.server.inference import PredictRequest
 from musicclass.server.problem_details import ProblemError
 from musicclass.server.security import HEADERS, SecurityMiddleware
@@ -505,6 +506,14 @@ def test_api_page_shows_the_openapi_document(server):
     assert "seconds" in document["components"]["schemas"]["Segment"]["properties"]["start"]["description"]
     assert "<script" not in text and "http://127.0.0.1:8000/v1/predict" in text
     assert 'href="api"' in server.get("/").text
+
+
+def test_pages_without_libraries_say_what_to_do(monkeypatch, tmp_path, classifier):
+    monkeypatch.setattr(web_pages, "LIBRARIES", [tmp_path / "alpine"])
+    pages = web_pages.make_pages(classifier.model, ServerSettings(), make_app(ServerSettings()).openapi())
+    assert {path for path, page in pages.items() if "python hatch_build.py" in page and "<script" not in page} == {
+        "/", "/library",
+    }  # fmt: skip
 
 
 def test_openapi_describes_the_token(server, protected):

@@ -22,6 +22,11 @@ def make_rows(embeddings):
     ]
 
 
+def make_columns(embeddings):
+    rows = make_rows(embeddings)
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]} | {"embedded": np.full(len(rows), True)}
+
+
 def test_nearest_songs_are_those_of_highest_cosine_similarity():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(0, 1, (300, 200)).astype(np.float32)
@@ -30,17 +35,17 @@ def test_nearest_songs_are_those_of_highest_cosine_similarity():
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     target = np.sign(query) * np.abs(query) ** 0.5
     similarity = unit @ (target / np.linalg.norm(target))
-    songs = SongIndex(make_rows(embeddings)).nearest(query, 5)
+    songs = SongIndex(make_columns(embeddings)).nearest(query, 5)
     assert [song.file for song in songs] == [f"/music/{i}.mp3" for i in np.argsort(-similarity)[:5]]
     assert songs[0].file == "/music/7.mp3" and songs[0].similarity == pytest.approx(similarity[7], abs=1e-6)
-    assert len(SongIndex(make_rows(embeddings)).nearest(query, 1000)) == 300
+    assert len(SongIndex(make_columns(embeddings)).nearest(query, 1000)) == 300
 
 
 def test_the_same_recording_is_never_among_the_songs():
     rng = np.random.default_rng(1)
     first, second, third = rng.normal(0, 1, (3, 200)).astype(np.float32)
     copies = [first, first * 1.01, second, second + 0.001, third]
-    songs = SongIndex(make_rows(copies)).nearest(first, 10)
+    songs = SongIndex(make_columns(copies)).nearest(first, 10)
     assert sorted(song.file for song in songs) == ["/music/2.mp3", "/music/4.mp3"] or sorted(
         song.file for song in songs
     ) == ["/music/3.mp3", "/music/4.mp3"]

@@ -416,7 +416,12 @@ def test_networks_start_from_the_pretrained_backbone(tracks, tmp_path):
 @pytest.mark.slow
 def test_pretraining_pulls_windows_of_a_track_together(tracks, tmp_path):
     """Tones of eight pitches, none of which is augmented to the next."""
-    settings = ("training.pretrain_epochs=20", "augment.pitch_semitones=0.2", "augment.time_stretch=0")
+    settings = (
+        "training.pretrain_epochs=20",
+        "training.epochs=1",
+        "augment.pitch_semitones=0.2",
+        "augment.time_stretch=0",
+    )
     tones = tracks.subset([track.id for track in tracks.tracks if track.genre == "tone"], "x")
     train_networks(load_config(None, (*CNN, *settings)), tones, None, tmp_path, Monitor())
     with (tmp_path / "cnn_lstm-pretraining" / "history.csv").open() as file:

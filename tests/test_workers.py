@@ -50,7 +50,7 @@ def test_idle_time_of_the_pool_does_not_extend_the_timeout():
 @pytest.mark.slow
 def test_stalled_consumer_causes_no_timeout():
     with WorkerPool(functools.partial(faulty_tasks.make_task, "", 0.2), 3, timeout=1, max_memory=1e9) as pool:
-        for _, value in pool.map([f"song {i}" for i in range(9)]):
+        for _, value in pool.map([f"song {i}" for i in range(5)]):
             assert not isinstance(value, TaskFailure)
             time.sleep(1.2)
 

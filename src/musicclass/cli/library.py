@@ -17,6 +17,7 @@ import typer
 from musicclass.audio_files import describe_skipped
 from musicclass.cli.options import MemoryOption, MinimumOption, ModelOption, TimeoutOption, WorkersOption
 from musicclass.errors import LibraryError, escape_control_chars, import_optional
+from musicclass.library import MIN_CONFIDENCE, MIN_FURTHER
 from musicclass.saved_model import DEFAULT_MODEL
 from musicclass.text import plural
 
@@ -199,14 +200,14 @@ def tag(
     top: Annotated[int, typer.Option(min=1, help="Write up to N genres, most probable first.", metavar="N")] = 1,
     min_further: Annotated[
         float, typer.Option(min=0, max=1, help="Probability that a genre after the first needs.")
-    ] = 0.25,
+    ] = MIN_FURTHER,
     min_confidence: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Write genres of this confidence or more. Default: 0.5 (81% are right in music's cross-validation), "
-            "and not unknown.",
+            help=f"Write genres of this confidence or more. Default: {MIN_CONFIDENCE} (81% are right in music's "
+            "cross-validation), and not unknown.",
         ),
     ] = None,
     genre_names: Annotated[

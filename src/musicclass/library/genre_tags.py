@@ -26,8 +26,8 @@ class TagError(Exception):
 
 def read_genres(path: str) -> tuple[str, ...]:
     """The genres in a file's tags. Raises TagError when they can't be read or its format has no tags."""
-    file = _open(path)
-    if _is_id3(file.tags):
+    file = open_tags(path)
+    if is_id3(file.tags):
         genres = [genre for frame in file.tags.getall("TCON") for genre in frame.genres]
     else:
         genres = [str(value) for value in file.tags.get(_key(file.tags), ())]
@@ -41,9 +41,9 @@ def write_genres(path: str, genres: Sequence[str], separator: str = "\0") -> Non
 
     They are separate values; `separator` joins them in ID3v2.3, which has none. Raises TagError.
     """
-    file = _open(path)
+    file = open_tags(path)
     try:
-        if not _is_id3(file.tags):
+        if not is_id3(file.tags):
             file.tags[_key(file.tags)] = list(genres)
             file.save()
         elif chunk := raw_tags.find_chunk(path, b"ID3 "):
@@ -157,7 +157,7 @@ def _check_regular(path: str) -> None:
         raise OSError("not a regular file")
 
 
-def _open(path: str) -> Any:
+def open_tags(path: str) -> Any:
     """The file of mutagen, with tags."""
     mutagen = import_optional("mutagen", "tags")
     try:
@@ -193,7 +193,7 @@ def _open_by_content(mutagen: Any, path: str) -> Any:
     return mutagen.File(path)
 
 
-def _is_id3(tags: Any) -> bool:
+def is_id3(tags: Any) -> bool:
     return any(base.__name__ in ("ID3", "ID3Tags") for base in type(tags).__mro__)
 
 

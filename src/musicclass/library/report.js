@@ -2,27 +2,9 @@
 const data = JSON.parse($("data").textContent);
 const HEADERS = ["File", "Genre", "Confidence", "Duration"]; // the first columns of a row; then status, error, tags
 const FILTERS = {all: () => true, unknown: row => row[1] === "unknown", failed: row => row[4] !== "ok"};
-const color = genre => data.colors[genre] ?? "#9a9a9a";
 const PAGE = 200; // rows on the screen
 const TEXT = 7; // index of a row's lower-case text
 let page = 0, column = 2, ascending = true, filter = "all", waiting;
-
-function drawShares(id, counts, color) {
-  const most = Math.max(...counts.map(([, n]) => n));
-  $(id).replaceChildren(...counts.map(([name, n]) => createElement("li", {css: {"--genre": color(name)}},
-    createElement("span", {}, name),
-    createElement("span", {className: "bar", ariaHidden: "true"},
-      createElement("i", {css: {width: percent(n / most, 1)}})),
-    createElement("span", {}, `${n.toLocaleString("en")} · ${percent(n / data.files, 1)}`))));
-}
-
-function drawHistogram() {
-  const most = Math.max(1, ...data.histogram), step = 100 / data.histogram.length;
-  $("histogram").ariaLabel = `Files by confidence, in steps of ${step}%: ${data.histogram.join(", ")}`;
-  $("histogram").replaceChildren(...data.histogram.map((n, i) => createElement("i", {
-    css: {height: percent(n / most, 1)}, title: `${count(n, "file")} from ${i * step}% to ${(i + 1) * step}%`,
-  })));
-}
 
 function compare(a, b) {
   const [x, y] = [a[column], b[column]];
@@ -48,7 +30,7 @@ function fileRow([file, genre, confidence, duration, status, error, tags]) {
   return createElement("tr", {},
     createElement("th", {scope: "row"}, file, ...error ? [createElement("p", {className: "problem"}, error)] : []),
     createElement("td", {}, genre === null ? status
-      : createElement("span", {className: "genre", css: {"--genre": color(genre)}}, genre), " ",
+      : createElement("span", {className: "genre", css: {"--genre": data.colors[genre]}}, genre), " ",
     createElement("small", {className: "muted"}, tags ?? "")),
     createElement("td", {}, confidence === null ? "" : probabilityText(confidence)),
     createElement("td", {}, duration === null ? "" : clock(duration)));
@@ -62,7 +44,9 @@ function drawFiles() {
   const rows = data.rows.filter(row => FILTERS[filter](row) && words.every(word => textOf(row).includes(word)));
   page = Math.max(0, Math.min(page, Math.ceil(rows.length / PAGE) - 1));
   const first = page * PAGE, shown = rows.slice(first, first + PAGE);
-  $("files").replaceChildren(createTable("", HEADERS.map(header), shown.map(fileRow), "full"));
+  $("files").replaceChildren(createElement("table", {className: "full"},
+    createElement("thead", {}, createElement("tr", {}, ...HEADERS.map(header))),
+    createElement("tbody", {}, ...shown.map(fileRow))));
   for (const button of $("filters").children) button.ariaPressed = String(button.textContent === filter);
   const range = `${(first + 1).toLocaleString("en")} to ${(first + shown.length).toLocaleString("en")} of `;
   $("shown").textContent = (rows.length > PAGE ? range : "") + count(rows.length, "file");
@@ -77,12 +61,6 @@ function turn(pages) {
   $("files").scrollIntoView({block: "start"});
 }
 
-$("about").textContent =
-  `${count(data.files, "file")}, ${count(Math.round(data.hours * 10) / 10, "hour")} of music; model ${data.model}`;
-drawShares("genres", data.genres, color);
-drawShares("failures", data.failures, () => "var(--bad)");
-$("failed").hidden = !data.failures.length;
-drawHistogram();
 $("filters").append(...Object.keys(FILTERS).map(name =>
   createElement("button", {type: "button", onclick: () => { filter = name; page = 0; drawFiles(); }}, name)));
 $("search").oninput = () => {

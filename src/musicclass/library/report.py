@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from musicclass.library.results import Row
 from musicclass.page import render_report
 from musicclass.palette import genre_color
+from musicclass.text import plural
 
 ROWS = "<rows>"  # where the rows come
 BATCH = 1_000  # rows
@@ -34,19 +37,39 @@ def html_report(
                 histogram[min(BINS - 1, int(row["confidence"] * BINS))] += 1
         lines = (_compact([_shown(row, name) for name in COLUMNS]) for row in batch)
         parts += "," * bool(parts), ",".join(lines)
-    data = {
-        "model": model,
-        "files": predicted.total() + failures.total(),
-        "hours": seconds / 3600,
-        "genres": predicted.most_common(),
-        "failures": failures.most_common(),
-        "histogram": histogram,
-        "colors": {genre: genre_color(genre, genres) for genre in genres},
-    }
-    text = f'{_compact(data)[:-1]},"rows":[{ROWS}]}}'
-    main = f'{MAIN.read_text(encoding="utf-8")}<script type="application/json" id="data">{text}</script>'
+    colors = {genre: genre_color(genre, genres) for genre in [*genres, *predicted]}
+    n_files = predicted.total() + failures.total()
+    failed = _bars(failures, n_files, dict.fromkeys(failures, "var(--bad)"))
+    main = Template(MAIN.read_text(encoding="utf-8")).substitute(
+        about=f"{plural(n_files, 'file')}, {seconds / 3600:,.1f} hours of music; model {html.escape(model)}",
+        genres=_bars(predicted, n_files, colors),
+        failures=failed and f'<section class="panel"><h2>Failed</h2><ul class="bars shares">{failed}</ul></section>',
+        histogram=_histogram(histogram),
+        histogram_text=f"Files by confidence, in steps of {100 // BINS}%: {', '.join(map(str, histogram))}",
+    )
+    text = f'{_compact({"colors": colors})[:-1]},"rows":[{ROWS}]}}'
+    main += f'<script type="application/json" id="data">{text}</script>'
     before, after = render_report("library", main, SCRIPT.read_text(encoding="utf-8")).split(ROWS)
     return "".join([before, *parts, after])  # rows may have many megabytes, which are copied once
+
+
+def _bars(counts: Counter[str], n_files: int, colors: Mapping[str, str]) -> str:
+    """List items of names with their shares of all files, the largest first."""
+    largest = max(counts.values(), default=1)
+    return "".join(
+        f'<li style="--genre: {colors[name]}"><span>{html.escape(name)}</span>'
+        f'<span class="bar" aria-hidden="true"><i style="width: {n / largest:.1%}"></i></span>'
+        f"<span>{n:,} · {n / n_files:.1%}</span></li>"
+        for name, n in counts.most_common()
+    )
+
+
+def _histogram(counts: list[int]) -> str:
+    step, largest = 100 // len(counts), max(1, *counts)
+    return "".join(
+        f'<i style="height: {n / largest:.1%}" title="{plural(n, "file")} from {i * step}% to {(i + 1) * step}%"></i>'
+        for i, n in enumerate(counts)
+    )
 
 
 def _shown(row: Row, name: str) -> Any:

@@ -5,7 +5,8 @@ The search is exact: in 500,000 songs it takes 0.13 s; an approximate index woul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,7 @@ import numpy as np
 
 from musicclass.errors import LibraryError
 from musicclass.features import Array
-from musicclass.library.read_table import naming_table, read_rows
-from musicclass.library.results import Row
+from musicclass.library.read_table import Columns, naming_table, read_columns
 from musicclass.tagger import normalize
 
 SAME_RECORDING = 0.99  # cosine similarity; that of a song and its mp3 at 64 kbit/s is higher
@@ -34,30 +34,31 @@ class Song(NamedTuple):
 class SongIndex:
     """The songs of a table that have embeddings."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        """`rows` have COLUMNS. Raises ValueError where embeddings differ in size."""
-        self._songs: list[Song] = []
-        vectors = []
-        for row in rows:
-            if row["embedding"] is not None:
-                self._songs.append(Song(row["file"], row["genre"], row["duration"], 1.0))
-                vectors.append(np.asarray(row["embedding"], np.float32))
-        self._embeddings = normalize(np.stack(vectors)) if vectors else np.zeros((0, 0), np.float32)
-        self._row_of = {song.file: i for i, song in enumerate(self._songs)}
+    def __init__(self, columns: Columns) -> None:
+        """`columns` are COLUMNS of a table; without embeddings, the index is empty."""
+        self._vectors = columns.get("embedding", np.zeros((0, 0), np.float32))
+        self._files, self._genres, self._durations = (
+            columns[name][columns["embedded"]].tolist() if len(self._vectors) else [] for name in COLUMNS[:3]
+        )
+        self._row_of = {file: row for row, file in enumerate(self._files)}
+
+    @functools.cached_property
+    def _embeddings(self) -> Array:
+        return normalize(self._vectors)
 
     def __len__(self) -> int:
-        return len(self._songs)
+        return len(self._files)
 
     @property
     def size(self) -> int:
         """The number of values of an embedding."""
-        return int(self._embeddings.shape[1])
+        return int(self._vectors.shape[1])
 
     @classmethod
     def load(cls, table: Path) -> SongIndex:
         """Read a table made with --embeddings. Raises LibraryError for another file."""
         with naming_table(table):
-            index = cls(read_rows(table, COLUMNS))
+            index = cls(read_columns(table, COLUMNS))
         if not index:
             raise LibraryError(f"{table}: {NO_EMBEDDINGS}")
         return index
@@ -75,14 +76,17 @@ class SongIndex:
         similarity = self._embeddings @ target
         songs: list[Song] = []
         chosen: list[Array] = []
-        for i in np.argsort(-similarity, kind="stable").tolist():
+        for i in np.argsort(-similarity, kind="stable"):
             if len(songs) == top:
                 break
             vector = self._embeddings[i]
             if similarity[i] < SAME_RECORDING and all(vector @ other < SAME_RECORDING for other in chosen):
-                songs.append(self._songs[i]._replace(similarity=float(similarity[i])))
+                songs.append(self._song(i, float(similarity[i])))
                 chosen.append(vector)
         return songs
+
+    def _song(self, row: int, similarity: float) -> Song:
+        return Song(self._files[row], self._genres[row], float(self._durations[row]), similarity)
 
 
 def playlist(songs: Sequence[Song]) -> str:

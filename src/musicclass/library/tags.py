@@ -29,7 +29,7 @@ import psutil
 
 from musicclass.errors import ConfigError, LibraryError
 from musicclass.files import file_hash, move, sync
-from musicclass.library import binary_delta
+from musicclass.library import MIN_CONFIDENCE, MIN_FURTHER, binary_delta
 from musicclass.library.corrections import Corrections
 from musicclass.library.genre_tags import TagError, audio_hash, read_genres, spelling, write_genres
 from musicclass.library.results import Row
@@ -64,10 +64,6 @@ class Skipped(NamedTuple):
     failed: bool = False  # its audio or its tags can't be read
 
 
-# In cross-validation, 81% of the genres that `music` predicts with this confidence or more are right, and these are 84%
-# of its genres (`gtzan`: 84%, 80%).
-MIN_CONFIDENCE = 0.5
-MIN_FURTHER = 0.25
 NAMES = {  # as tags usually have them, ID3v1's list among them
     "blues": "Blues", "classical": "Classical", "country": "Country", "disco": "Disco", "electronic": "Electronic",
     "hiphop": "Hip-Hop", "jazz": "Jazz", "metal": "Metal", "pop": "Pop", "reggae": "Reggae", "rnb": "R&B",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ import numpy.typing as npt
 from musicclass.errors import LibraryError
 from musicclass.library.corrections import Corrections
 from musicclass.library.map import log_ratios, principal_components
-from musicclass.library.read_table import CREATE_HINT, naming_table, read_rows
-from musicclass.library.results import Row
+from musicclass.library.read_table import CREATE_HINT, naming_table, read_columns
 from musicclass.library.similar import Song, SongIndex
 from musicclass.prediction import UNKNOWN
 from musicclass.workers import OK
@@ -52,57 +52,72 @@ class SimilarTrack(LibraryTrack):
     similarity: float  # cosine of the embeddings, at most 1
 
 
-ORDERS: dict[str, Callable[[LibraryTrack], Any]] = {
-    "least_confident": lambda track: track.confidence,
-    "most_confident": lambda track: -track.confidence,
-    "path": lambda track: track.path.lower(),
-    "genre": lambda track: (track.genre, -track.confidence),
-}
-
-
 class _Content:
-    """The table's rows at one time."""
+    """The table's rows at one time, by column."""
 
     def __init__(self, path: Path):
-        self.failed: Counter[str] = Counter()  # files without a genre, by status
-        self.genres: list[str] = []
-        self.tracks: list[LibraryTrack] = []
-        rows = []
-        for row in read_rows(path):
-            if not row["status"]:
-                raise ValueError("a row has no status")
-            if row["status"] != OK:
-                self.failed[str(row["status"])] += 1
-                continue
-            self.genres = self.genres or [name.removeprefix("prob_") for name in row if name.startswith("prob_")]
-            rows.append(self._add(row))
-        self.index = SongIndex(song for song, _, _ in rows)
-        self.row_of = {track.path: track.row for track in self.tracks}
-        self.texts = [f"{track.path}\n{track.name}\n{track.tags}".lower() for track in self.tracks]
-        self.orders = {
-            name: np.array([t.row for t in sorted(self.tracks, key=key)], int) for name, key in ORDERS.items()
-        }
-        positions = np.array([position for _, position, _ in rows], np.float32).reshape(-1, 2)
+        columns = read_columns(path)
+        if not all(columns["status"]):
+            raise ValueError("a row has no status")
+        done = columns["status"] == OK
+        self.failed = Counter(map(str, columns["status"][~done]))  # files without a genre, by status
+        self.index = SongIndex(columns)
+        columns = {name: column[done] for name, column in columns.items() if name != "embedding"}
+        probabilities = [name for name in columns if name.startswith("prob_")]
+        self.model_genres = [name.removeprefix("prob_") for name in probabilities]
+        self.files, self.genres, top_genres = (_texts(columns[name]) for name in ("file", "genre", "top_genre"))
+        nothing = np.full(len(self.files), None)
+        self.tags, self.genre_tags, artists, titles, years = (
+            _texts(columns.get(name, nothing)) for name in ("tags", "genre_tag", "artist", "title", "year")
+        )
+        numbers = np.stack([_numbers(columns[name]) for name in ("confidence", "duration", *probabilities)], axis=1)
+        for row in np.flatnonzero(~np.isfinite(numbers).all(axis=1)):
+            raise ValueError(f"{self.files[row]} has numbers that aren't finite")
+        self.confidences = numbers[:, 0]
+        year_of = {text: int(re.sub(r"\D", "", text)[:4] or 0) for text in set(years)}
+        self.years = [year_of[text] for text in years]
+        self.names = list(map(_name, self.files, artists, titles))
+        self._fields: tuple[list[Any], ...] = (  # of LibraryTrack, from the second to the second last
+            self.files, self.names, self.genres, top_genres, self.confidences.tolist(), numbers[:, 1].tolist(),
+            self.tags, self.genre_tags, self.years,
+        )  # fmt: skip
+        self.row_of = {file: row for row, file in enumerate(self.files)}
+        positions: npt.NDArray[Any] = np.stack(
+            [_numbers(columns.get(name, nothing)) for name in ("map_x", "map_y")], axis=1
+        )
         if not np.isfinite(positions).all():  # the table of an earlier version
-            ratios = log_ratios(np.array([probabilities for *_, probabilities in rows], np.float32))
-            positions = principal_components(ratios)
-        self.positions = positions
+            positions = principal_components(log_ratios(numbers[:, 2:].astype(np.float32)))
+        self.positions = positions.astype(np.float32)
+        self._orders: dict[str, IntArray] = {}
 
-    def _add(self, row: Row) -> tuple[Row, list[float], list[float]]:
-        """Append a track; returns its row of the index, its position in the map, and its probabilities."""
-        path, genre, top_genre = (str(row[name]) for name in ("file", "genre", "top_genre"))
-        columns = ("confidence", "duration", *(f"prob_{genre}" for genre in self.genres))
-        confidence, duration, *probabilities = numbers = [float(row[name]) for name in columns]
-        if not np.isfinite(numbers).all():
-            raise ValueError(f"{path} has numbers that aren't finite")
-        tags, genre_tag, artist, title = (str(row.get(name) or "") for name in ("tags", "genre_tag", "artist", "title"))
-        name = " – ".join(filter(None, (artist, title))) if title else short_name(path)
-        year = int(re.sub(r"\D", "", str(row.get("year") or ""))[:4] or 0)
-        self.tracks.append(LibraryTrack(
-            len(self.tracks), path, name, genre, top_genre, confidence, duration, tags, genre_tag, year,
-        ))  # fmt: skip
-        song = {"file": path, "genre": genre, "duration": duration, "embedding": row["embedding"]}
-        return song, [_number(row.get(name)) for name in ("map_x", "map_y")], probabilities
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def track(self, row: int, corrections: dict[str, str]) -> LibraryTrack:
+        """A row, with its correction."""
+        values = [int(row), *(field[row] for field in self._fields), corrections.get(self.files[row])]
+        return LibraryTrack(*values)
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """What is searched in each row."""
+        return ["\n".join(each).lower() for each in zip(self.files, self.names, self.tags, strict=True)]
+
+    def order(self, name: str) -> IntArray:
+        """All rows, in one of ORDERS."""
+        if name not in self._orders:
+            self._orders[name] = ORDERS[name](self)
+        return self._orders[name]
+
+
+ORDERS: dict[str, Callable[[_Content], IntArray]] = {
+    "least_confident": lambda content: np.argsort(content.confidences, kind="stable"),
+    "most_confident": lambda content: np.argsort(-content.confidences, kind="stable"),
+    "path": lambda content: np.array(
+        sorted(range(len(content)), key=[file.lower() for file in content.files].__getitem__)
+    ),
+    "genre": lambda content: np.lexsort((-content.confidences, np.array(content.genres))),
+}
 
 
 class LibraryTable:
@@ -120,7 +135,7 @@ class LibraryTable:
             status = self.path.stat()
             revision = f"{status.st_mtime_ns:x}-{status.st_size:x}"
             content = _Content(self.path)
-        if not content.tracks:
+        if not content:
             raise LibraryError(f"{self.path}: none of its files has a genre; classify some: {CREATE_HINT}")
         self._content, self.revision = content, revision
 
@@ -143,23 +158,25 @@ class LibraryTable:
     @property
     def genres(self) -> list[str]:
         """The model's genres."""
-        return self._content.genres
+        return self._content.model_genres
 
     @property
     def index(self) -> SongIndex:
         """The songs by their embeddings."""
         return self._content.index
 
+    @property
+    def tagged(self) -> int:
+        """The number of files that have a genre in their tags."""
+        return sum(map(bool, self._content.genre_tags))
+
     def __len__(self) -> int:
-        return len(self._content.tracks)
+        return len(self._content)
 
     def tracks(self, rows: Iterable[int] | None = None) -> list[LibraryTrack]:
         """The tracks of `rows`, or all, with their corrections. Raises LibraryError when these can't be read."""
-        corrections, tracks = self.corrections.read(), self._content.tracks
-        return [
-            replace(track, correction=corrections[track.path]) if track.path in corrections else track
-            for track in (tracks if rows is None else (tracks[row] for row in rows))
-        ]
+        corrections, content = self.corrections.read(), self._content
+        return [content.track(row, corrections) for row in (range(len(content)) if rows is None else rows)]
 
     def similar(self, songs: Sequence[Song]) -> list[SimilarTrack]:
         """The tracks that `index` has found, if they are still there. Raises LibraryError as `tracks` does."""
@@ -173,7 +190,7 @@ class LibraryTable:
     def _labels(self) -> tuple[list[str], list[int]]:
         """The genre of each track, corrected or predicted, and the rows of corrected tracks."""
         content = self._content
-        labels, corrected = [track.genre for track in content.tracks], []
+        labels, corrected = content.genres.copy(), []
         for path, genre in self.corrections.read().items():
             if (row := content.row_of.get(path)) is not None:
                 labels[row] = genre
@@ -191,16 +208,15 @@ class LibraryTable:
         little-endian: positions (float32, x and y of each row), years (uint16; 0: unknown), genres, confidences
         (255: 1) and first tags (uint8; 255: another, or none).
         """
-        tracks, (labels, _) = self._content.tracks, self._labels()
+        content, (labels, _) = self._content, self._labels()
         genres, genre_codes = _encode(labels)
-        tags, tag_codes = _encode([track.tags.partition(",")[0] for track in tracks])
-        header = {"songs": len(tracks), "revision": self.revision, "genres": genres, "tags": tags}
+        tags, tag_codes = _encode([text.partition(",")[0] for text in content.tags])
+        header = {"songs": len(content), "revision": self.revision, "genres": genres, "tags": tags}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 4)
-        years = np.array([track.year for track in tracks], "<u2")
-        confidence = np.array([track.confidence for track in tracks])
         columns = (
-            self._content.positions.astype("<f4"), years, genre_codes, (255 * confidence).astype(np.uint8), tag_codes
+            content.positions.astype("<f4"), np.array(content.years, "<u2"), genre_codes,
+            (255 * content.confidences).astype(np.uint8), tag_codes,
         )  # fmt: skip
         return len(text).to_bytes(4, "little") + text + b"".join(column.tobytes() for column in columns)
 
@@ -217,7 +233,7 @@ class LibraryTable:
         Only corrected ones, or only others; only those whose genre isn't in the tags of their files; in one of ORDERS.
         """
         content, (labels, corrected_rows) = self._content, self._labels()
-        chosen = np.ones(len(content.tracks), bool)
+        chosen = np.ones(len(content), bool)
         for word in text.lower().split():
             chosen &= [word in each for each in content.texts]
         if genre:
@@ -225,14 +241,24 @@ class LibraryTable:
         if corrected is not None:
             chosen[corrected_rows if not corrected else np.setdiff1d(np.arange(len(chosen)), corrected_rows)] = False
         if disagreeing:
-            chosen &= [_disagree(label, track.genre_tag) for label, track in zip(labels, content.tracks, strict=True)]
-        order_rows = content.orders[order]
+            chosen &= list(map(_disagree, labels, content.genre_tags))
+        order_rows = content.order(order)
         rows: IntArray = order_rows[chosen[order_rows]]
         return rows
 
 
-def _number(value: Any) -> float:
-    return float("nan" if value in (None, "") else value)
+def _texts(column: npt.NDArray[Any]) -> list[str]:
+    return ["" if value is None or value != value else str(value) for value in column.tolist()]
+
+
+def _numbers(column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    if column.dtype == object:
+        column = np.array([float("nan" if value in (None, "") else value) for value in column])
+    return column.astype(float)
+
+
+def _name(path: str, artist: str, title: str) -> str:
+    return " – ".join(filter(None, (artist, title))) if title else short_name(path)
 
 
 def _encode(names: list[str]) -> tuple[list[str], npt.NDArray[np.uint8]]:

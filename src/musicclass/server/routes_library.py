@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
 
 from musicclass.audio_files import AUDIO_SUFFIXES, unescape_path
+from musicclass.errors import MissingExtraError
+from musicclass.library.covers import read_cover
+from musicclass.library.genre_tags import TagError
 from musicclass.library.remote import is_remote
 from musicclass.library.similar import Song, playlist
 from musicclass.library.tags import latest_journal
@@ -34,6 +38,11 @@ Only = Annotated[
 ]
 Offset = Annotated[int, Query(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=500)]
+Revision = Annotated[str, Query(description="of the table that the row is of; 409 when it has changed since")]
+COVER_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/*": {}}}, 204: {"description": "the song has no cover that can be read"},
+}  # fmt: skip
+COVER_HEADERS = {"Cache-Control": "private, max-age=600"}
 
 
 class BinaryResponse(Response):
@@ -51,6 +60,7 @@ class LibraryOverview:
     failed: dict[str, int]  # files without a genre, by status
     genres: dict[str, int]  # the most frequent first
     model_genres: list[str]
+    known_genres: list[str]  # of the model and of corrections, by name
     corrected: int
     embedded: int  # of which similar songs can be found
     tagged: int  # whose files have a genre in their tags, if the table has that column
@@ -105,9 +115,9 @@ def make_router(table: LibraryTable, write_tags: bool = False) -> APIRouter:
     def overview() -> LibraryOverview:
         """The numbers of songs, by genre, and of files without a genre."""
         genres, corrected = table.counts(), len(table.corrections.read())
-        tagged = sum(1 for track in table.tracks() if track.genre_tag)
         return LibraryOverview(
-            table.path.name, len(table), table.failed, genres, table.genres, corrected, len(table.index), tagged,
+            table.path.name, len(table), table.failed, genres, table.genres,
+            sorted({*table.genres, *genres} - {UNKNOWN}), corrected, len(table.index), table.tagged,
             table.revision, write_tags, write_tags and latest_journal(table.path) is not None,
         )  # fmt: skip
 
@@ -184,6 +194,16 @@ def _add_song(router: APIRouter, table: LibraryTable) -> None:
         if not path:
             raise ProblemError(404, "out_of_reach", f"{track.path}: can't be read by this machine")
         return FileResponse(path)
+
+    @router.get("/songs/{row}/cover", response_class=Response, responses=COVER_RESPONSES)
+    def cover(row: Row, revision: Revision = "") -> Response:
+        """The image in the tags of a song's file; 204 where such a file or image is missing."""
+        check_revision(table, revision)
+        path, image = local_file(_track(table, row)), None
+        with contextlib.suppress(TagError, MissingExtraError):
+            image = read_cover(str(path)) if path else None
+        data, media_type = image or (b"", None)
+        return Response(data, 200 if data else 204, COVER_HEADERS, media_type)
 
     @router.put("/songs/{row}/correction")
     def correct(row: Row, correction: Correction, path: str | None = None) -> LibraryTrack:

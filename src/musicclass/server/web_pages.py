@@ -17,6 +17,12 @@ from musicclass.text import plural
 STATIC = Path(__file__).with_name("static")
 PAGES = {"/": "songs", "/library": "library", "/model": "model"}  # path -> name
 API_PATH = "/api"
+LIBRARIES = [STATIC / "lib" / name for name in ("alpine", "comlink", "idb", "screenshot")]  # that pages import
+WITHOUT_LIBRARIES = """<h1>This page is missing</h1>
+<p>musicclass was installed without the JavaScript libraries that this page needs. Where npm's registry can be
+reached, run <code>pip install ".[web]"</code> in the clone of musicclass again (after an editable install:
+<code>python hatch_build.py</code>), then start the server again.</p>
+<p>The <a href="model">model</a>'s page and the <a href="api">API</a> work.</p>"""
 
 
 def make_pages(model: SavedModel, settings: ServerSettings, openapi: dict[str, Any]) -> dict[str, str]:
@@ -31,6 +37,8 @@ def _render(path: str, name: str, model: SavedModel, settings: ServerSettings, m
     head += '\n<link rel="manifest" href="static/manifest.webmanifest" crossorigin="use-credentials">'
     if name == "model":
         main = _model_page(model, settings)
+    elif not main and not all(library.exists() for library in LIBRARIES):
+        main = WITHOUT_LIBRARIES
     elif not main:
         head += f'\n<script type="module" src="static/{name}.js"></script>'
         main = (STATIC / f"{name}.html").read_text(encoding="utf-8")

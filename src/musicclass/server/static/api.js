@@ -11,27 +11,24 @@ export const fetchJson = async (path, options) => readJson(await send(path, opti
 /** As fetch. Throws an Error that is `temporary` where the server can't be reached. */
 export const send = (path, options) => fetch(address(path), options).catch(error => {
   if (error.name === "AbortError") throw error;
-  throw temporary("the server can't be reached; is it still running?");
+  throw failure("the server can't be reached; is it still running?", true);
 });
-const temporary = message => Object.assign(new Error(message), {temporary: true});
+const failure = (message, temporary) => Object.assign(new Error(message), {temporary});
 
 async function readJson(response) {
   const body = await response.json().catch(() => ({}));
-  const message = body.detail ?? `the server responded with status ${response.status}`;
-  if ([502, 503, 504].includes(response.status) || body.title === "no_such_job") throw temporary(message);
-  if (!response.ok) throw new Error(message);
-  return body;
+  if (response.ok) return body;
+  const isTemporary = [502, 503, 504].includes(response.status) || body.title === "no_such_job";
+  throw failure(body.detail ?? `the server responded with status ${response.status}`, isTemporary);
 }
 
 let card = null;
 /** The model's card, fetched once. */
-export const loadCard = () => card ??= fetchJson("v1/model").then(loaded => {
-  setColors(loaded.colors);
-  return loaded;
-}).catch(error => {
-  card = null;
-  throw error;
-});
+export async function loadCard() {
+  card ??= await fetchJson("v1/model");
+  setColors(card.colors);
+  return card;
+}
 
 /** The prediction for a file. Calls `onProgress(text, share)`; waits while the server is away. */
 export async function classifyOnServer(file, onProgress, signal) {
@@ -64,8 +61,7 @@ async function classifyOnce(file, onProgress, signal) {
   } finally {
     send(path, {method: "DELETE"}).catch(() => {}); // cancels or forgets it
   }
-  if (job.problem?.status === 503) throw temporary(job.problem.detail);
-  if (job.problem) throw new Error(job.problem.detail);
+  if (job.problem) throw failure(job.problem.detail, job.problem.status === 503);
   return {...job.prediction, limit: limits.seconds};
 }
 

@@ -1,5 +1,5 @@
 // What a prediction rests on: words, and the log-mel spectrogram with the cells of greatest weight.
-import {clock, createElement, drawOn, keepDrawn} from "./dom.js";
+import {clock} from "./dom.js";
 
 const BANDS = [ // up to a frequency in Hz, what sounds there
   [150, "the bass drum and the lowest bass"], [400, "the bass and low voices"],
@@ -12,70 +12,35 @@ const bandText = ([low, high]) => {
   return `${BANDS.find(([limit]) => center < limit)[1]} (${hertz(low)} to ${hertz(high)})`;
 };
 
-/**
- * Fill a card's .explanation, whose status announces it; `play(spans)` plays parts of the song; `whyNot` asks about
- * another genre.
- */
-export function showExplanation(section, {file, genre: predicted, familiarity, duration}, explanation, play, whyNot) {
-  const {frequencies, genre, top_spans, top_band} = explanation;
-  const spans = top_spans.map(([start, end]) => `${clock(start)}-${clock(end)}`).join(", ");
-  const summary = `Strongest evidence for ${genre}: ${bandText(top_band)}, at ${spans}`;
-  const canvas = createElement("canvas", {role: "img", ariaLabel: `Spectrogram of ${file}; ${summary}`});
-  const labels = (className, texts) =>
-    createElement("div", {className, ariaHidden: "true"}, ...texts.map(text => createElement("span", {}, text)));
-  const unknown = predicted !== "unknown" ? [] : [createElement("p", {}, familiarity < .5
-    ? `Unknown: unlike every genre of the training data (familiarity ${familiarity.toFixed(2)}; 0.5 is the limit).`
-    : "Unknown: no genre is probable enough.")];
-  const status = section.firstElementChild;
-  status.textContent = `${summary}.`;
-  status.nextElementSibling.remove();
-  section.append(...unknown,
-    createElement("div", {className: "spectrogram"},
-      labels("frequencies", frequencies.filter((_, i) => i % 2 === 0).map(hertz)), canvas,
-      labels("times", [0, .25, .5, .75, 1].map(share => clock(share * duration)))),
-    createElement("p", {className: "muted"}, `Orange: occluding it makes ${genre} less probable. Framed: most so. `
-      + "Of a long song, five parts are examined."),
-    createElement("div", {className: "buttons"},
-      createElement("button", {type: "button", ariaLabel: `Play these parts of ${file}`,
-        onclick: () => play(top_spans)}, "Play these parts"), whyNot),
-    createElement("p", {className: "against", role: "status"}));
-  const image = spectrogram(explanation.log_mel);
-  keepDrawn(canvas, () => drawOn(canvas, (context, width, height) => {
-    context.drawImage(image, 0, 0, width, height);
-    drawWeights(context, explanation, width / duration, height);
-  }));
+/** An explanation in words: a summary, and labels of the frequencies. */
+export function explanationText({genre, frequencies, top_spans, top_band}) {
+  const spans = top_spans.map(span => span.map(clock).join("-")).join(", ");
+  return {
+    summary: `Strongest evidence for ${genre}: ${bandText(top_band)}, at ${spans}`,
+    frequencies: frequencies.filter((_, i) => i % 2 === 0).map(hertz),
+  };
 }
 
 /** What speaks against a genre: the cells whose occlusion makes it more probable. */
 export function evidenceAgainst({genre, weights, times, frequencies}) {
-  const negative = weights.map(row => row.map(weight => Math.min(0, weight)));
-  const sum = values => values.reduce((total, value) => total + value, 0), totals = negative.map(sum);
-  const bands = negative[0].map((_, band) => sum(negative.map(row => row[band])));
-  const cell = totals.indexOf(Math.min(...totals)), band = bands.indexOf(Math.min(...bands));
-  if (!totals[cell]) return `Nothing in it speaks against ${genre} by itself; another genre has more evidence.`;
+  const sums = rows => rows.map(row => row.reduce((total, weight) => total + Math.min(0, weight), 0));
+  const byTime = sums(weights), byBand = sums(weights[0].map((_, band) => weights.map(row => row[band])));
+  const [cell, band] = [byTime, byBand].map(values => values.indexOf(Math.min(...values)));
   const sound = bandText(frequencies.slice(band, band + 2));
-  return `Strongest evidence against ${genre}: ${sound}, most at ${clock(times[cell])}.`;
+  return byTime[cell] ? `Strongest evidence against ${genre}: ${sound}, most at ${clock(times[cell])}.`
+    : `Nothing in it speaks against ${genre} by itself; another genre has more evidence.`;
 }
 
-export function spectrogram({width, height, data}) {
-  const canvas = createElement("canvas", {width, height}), image = new ImageData(width, height);
+/** Paint the spectrogram, orange where occluding it makes the genre less probable; CSS scales the canvas. */
+export function paintSpectrogram(canvas, {log_mel: {width, height, data}, weights}) {
+  const image = new ImageData(width, height), largest = Math.max(1e-9, ...weights.flat());
   data.forEach((value, i) => image.data.set([.62 * value, .62 * value, .69 * value, 255], 4 * i));
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
-}
-
-export function drawWeights(context, {weights, times, frequencies, top_spans}, perSecond, height) {
-  const largest = Math.max(1e-9, ...weights.flat()), tall = height / (frequencies.length - 1);
+  Object.assign(canvas, {width, height});
+  const context = canvas.getContext("2d"), wide = width / weights.length, tall = height / weights[0].length;
+  context.putImageData(image, 0, 0);
   context.globalCompositeOperation = "screen";
-  weights.forEach((row, i) => row.forEach((weight, band) => {
-    const left = times[i] * perSecond, wide = (times[i + 1] - times[i]) * perSecond;
+  weights.forEach((row, cell) => row.forEach((weight, band) => {
     context.fillStyle = `rgb(255 140 20 / ${Math.max(0, .85 * weight / largest)})`;
-    context.fillRect(left, height - (band + 1) * tall, wide + .5, tall + .5);
+    context.fillRect(cell * wide, height - (band + 1) * tall, wide, tall);
   }));
-  context.globalCompositeOperation = "source-over";
-  context.strokeStyle = "#ffb74d";
-  context.lineWidth = 2;
-  for (const [start, end] of top_spans) {
-    context.strokeRect(start * perSecond + 1, 1, (end - start) * perSecond - 2, height - 2);
-  }
 }

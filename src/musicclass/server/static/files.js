@@ -1,33 +1,30 @@
 // Where songs come from: chosen or dropped.
-import {$} from "./dom.js";
+import Alpine from "./ui.js";
 
 const SUFFIXES = "wav flac mp3 ogg oga opus m4a mp4 aac aif aiff aifc wma wv au snd caf w64 ape mka mpc tta ac3 webm";
 const AUDIO = new RegExp(`^[^.].*\\.(${SUFFIXES.replaceAll(" ", "|")})$`, "i");
 
-/** Call `add(files, skipped)` with what the user gives; `skipped` counts files of a folder that aren't audio. */
+/**
+ * What songs.html needs to call `add(files, skipped)` with what the user gives; `skipped` counts files of a folder that
+ * aren't audio or can't be read.
+ */
 export function onFiles(add) {
-  const addFolder = (files, unreadable = 0) => {
-    const audio = files.filter(({name}) => AUDIO.test(name));
-    add(audio, files.length - audio.length + unreadable);
+  const drag = Alpine.reactive({isOver: false});
+  const take = (files, areOfFolder) => {
+    const audio = areOfFolder ? files.filter(file => file && AUDIO.test(file.name)) : files;
+    add(audio, files.length - audio.length);
   };
-  for (const [button, input, take] of [["choose", "files", add], ["choose-folder", "folder", addFolder]]) {
-    $(button).addEventListener("click", () => $(input).click());
-    $(input).addEventListener("change", () => {
-      take([...$(input).files]);
-      $(input).value = "";
-    });
-  }
-  const highlight = on => $("drop").classList.toggle("over", on);
-  addEventListener("dragover", event => { event.preventDefault(); highlight(true); });
-  addEventListener("dragleave", event => highlight(event.relatedTarget !== null));
-  addEventListener("drop", async event => {
-    event.preventDefault();
-    highlight(false);
-    const entries = [...event.dataTransfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean);
-    if (!entries.some(entry => entry.isDirectory)) return add([...event.dataTransfer.files]);
-    const results = (await Promise.all(entries.map(readEntry))).flat();
-    addFolder(results.filter(Boolean), results.filter(file => !file).length);
-  });
+  const takeChosen = input => {
+    take([...input.files], input.webkitdirectory);
+    input.value = "";
+  };
+  const takeDropped = async ({items, files}) => {
+    drag.isOver = false;
+    const entries = [...items].map(item => item.webkitGetAsEntry()).filter(Boolean);
+    if (!entries.some(entry => entry.isDirectory)) return take([...files], false);
+    take((await Promise.all(entries.map(readEntry))).flat(), true);
+  };
+  return {drag, takeChosen, takeDropped};
 }
 
 /** All files of a dropped file or folder, at any depth; null for each that can't be read. */

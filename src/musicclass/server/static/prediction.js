@@ -1,7 +1,7 @@
-// A prediction (see prediction.py) in words, colors and drawings.
-import {createElement, isDark, percent, probabilityText, themeColors, withAlpha} from "./dom.js";
+// A prediction (see prediction.py) in words, and as CSS.
+import {percent, probabilityText} from "./dom.js";
 
-const ALSO = .2, NAMED = 3; // the probability from which a second genre is in the headline; genres beside the bar
+const ALSO = .2; // the probability from which a second genre is in the headline
 const LIGHTENED = {"#555555": "#c8d0dc", "#223366": "#8f9fe0", "#117744": "#2fa56a", "#bb4422": "#d9674a"};
 let colors = {};
 export const setColors = byGenre => { colors = byGenre; };
@@ -11,17 +11,9 @@ const bothColors = genre => {
   const color = colors[genre] ?? "#9a9a9a";
   return genre === null ? ["#dddddd", "#3a3e48"] : [color, LIGHTENED[color] ?? color];
 };
-/** A genre's color for canvases; elements have cssColor, which follows the color scheme. */
-export const genreColor = genre => bothColors(genre)[Number(isDark())];
+/** A genre's color for the map; elements have cssColor, which follows the color scheme. */
+export const genreColor = genre => bothColors(genre)[Number(matchMedia("(prefers-color-scheme: dark)").matches)];
 export const cssColor = genre => `light-dark(${bothColors(genre).join(", ")})`;
-
-/** The most probable genres: "jazz", "closest to jazz, with some blues"; the second one only where it is probable. */
-export function headline({genre, top_genre, probabilities}) {
-  const [second, probability] = Object.entries(probabilities)[1] ?? [];
-  const also = probability >= ALSO ? ["with some ", genreLabel(second)] : [];
-  const rest = also.length ? [createElement("small", {}, " ", ...also)] : [];
-  return [...genre === "unknown" ? ["Closest to "] : [], genreLabel(top_genre), ...rest];
-}
 
 /** "71% confident" or, where the genre is "unknown", why; library songs have no familiarity. */
 export function confidenceText({genre, top_genre, confidence, familiarity}) {
@@ -35,55 +27,42 @@ export function confidenceText({genre, top_genre, confidence, familiarity}) {
 export const summary = part => part.genre === null ? "silence"
   : `${part.genre}${part.genre === "unknown" ? ": " : ", "}${confidenceText(part)}`;
 
-/** A genre with its color. */
-export const genreLabel = (genre, text = genre ?? "silence", name = "span") =>
-  createElement(name, {className: "genre", css: {"--genre": cssColor(genre)}}, text);
-
-/** Shares [[genre, between 0 and 1]] as one bar. */
-export function stackedBar(shares) {
-  const named = shares.filter(([, share]) => share >= .005).map(([genre, share]) => `${genre} ${percent(share)}`);
-  return createElement("div", {className: "stack", role: "img", ariaLabel: named.join(", ")}, ...shares.map(
-    ([genre, share]) => createElement("i", {css: {"--genre": cssColor(genre), width: percent(share, 2)}})));
+/** The second genre, where it is probable. */
+export function secondGenre({probabilities}) {
+  const [genre, probability] = Object.entries(probabilities)[1] ?? [];
+  return probability >= ALSO ? genre : null;
 }
 
-/** The probabilities of a track: one bar, the first genres by name, all of them on request. */
-export function probabilityBars(probabilities) {
-  const all = Object.entries(probabilities), label = ([genre, value]) =>
-    genreLabel(genre, `${genre} ${probabilityText(value)}`, "li");
-  return [
-    stackedBar(all),
-    createElement("ul", {className: "legend"}, ...all.slice(0, NAMED).filter(([, value]) => value >= .01).map(label)),
-    createElement("details", {}, createElement("summary", {}, "All genres"),
-      createElement("ol", {className: "bars"}, ...all.map(([genre, value]) =>
-        createElement("li", {css: {"--genre": cssColor(genre)}},
-          createElement("span", {}, genre),
-          createElement("span", {className: "bar", ariaHidden: "true"},
-            createElement("i", {css: {width: percent(value, 1)}})),
-          createElement("span", {}, probabilityText(value)))))),
-  ];
+/** The genres of a track's segments. */
+export const genresOf = ({segments}) => [...new Set(segments.map(({genre}) => genre))];
+
+export const genresText = prediction => genresOf(prediction).map(genre => genre ?? "silence").join(", ");
+
+/** Shares [[genre, number]] in words. */
+export function sharesText(shares) {
+  const total = shares.reduce((sum, [, n]) => sum + n, 0), named = shares.filter(([, n]) => n / total >= .005);
+  return named.map(([genre, n]) => `${genre} ${percent(n / total)}`).join(", ");
 }
 
 /** The segment at a time in seconds. */
 export const segmentAt = ({segments}, seconds) => segments.find(segment => seconds < segment.end) ?? segments.at(-1);
 
-/** Segments along time in a box: their genres' colors, the more opaque the more confident. */
-export function drawTimeline(context, {segments, duration}, left, top, width, height, {track} = themeColors()) {
-  for (const {start, end, genre, confidence} of segments) {
-    context.fillStyle = genre === null ? track
-      : withAlpha(genreColor(genre), genre === "unknown" ? .35 : .25 + .75 * confidence);
-    context.fillRect(left + start / duration * width, top, Math.max(1, (end - start) / duration * width - 1), height);
-  }
+/** Segments along time as a gradient: their genres' colors, the more opaque the more confident. */
+export function timeline({segments, duration}) {
+  const stops = segments.map(({start, end, genre, confidence}) => {
+    const opacity = genre === null ? 1 : genre === "unknown" ? .35 : .25 + .75 * confidence;
+    const color = `color-mix(in srgb, ${cssColor(genre)} ${percent(opacity)}, transparent)`;
+    const [from, to] = [start, end].map(seconds => percent(seconds / duration, 3));
+    return `${color} ${from} calc(${to} - var(--gap, 1px)), transparent 0 ${to}`;
+  });
+  return `linear-gradient(to right, ${stops.join(", ")})`;
 }
 
-/** The waveform in a box; what comes before `position` (seconds) has its genre's color. */
-export function drawWaveform(context, prediction, left, top, width, height, {muted} = themeColors(), position = 0) {
-  const {waveform_peaks: peaks, duration} = prediction, loudest = Math.max(.05, ...peaks);
-  const bars = Math.max(1, Math.min(peaks.length, Math.floor(width / 3))), step = width / bars;
-  for (let i = 0; i < bars; i++) {
-    const from = Math.floor(i * peaks.length / bars), to = Math.floor((i + 1) * peaks.length / bars);
-    const tall = Math.max(2, Math.max(...peaks.slice(from, to)) / loudest * height);
-    const seconds = i / bars * duration;
-    context.fillStyle = seconds < position ? genreColor(segmentAt(prediction, seconds).genre) : muted;
-    context.fillRect(left + i * step, top + (height - tall) / 2, Math.max(1, step - 1), tall);
-  }
+/** The waveform as a mask: an image with one bar for each peak. */
+export function waveform({waveform_peaks: peaks}) {
+  const loudest = Math.max(.05, ...peaks), half = peak => Math.max(1, Math.round(50 * peak / loudest));
+  const bars = peaks.map((peak, i) => `M${i + .5} ${50 - half(peak)}v${2 * half(peak)}`).join("");
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${peaks.length} 100" preserveAspectRatio="none">`
+    + `<path stroke="#000" stroke-width="1.5" d="${bars}"/></svg>`;
+  return `url("data:image/svg+xml,${encodeURIComponent(svg)}")`;
 }

@@ -1,20 +1,11 @@
 // Songs that outlast their page, in IndexedDB: {key, file, inBrowser, prediction, error}.
-const opened = new Promise((resolve, reject) => {
-  const request = indexedDB.open(`musicclass ${new URL("../", import.meta.url).pathname}`, 1);
-  request.onupgradeneeded = () => request.result.createObjectStore("songs", {keyPath: "key", autoIncrement: true});
-  request.onsuccess = () => resolve(request.result);
-  request.onerror = () => reject(request.error);
+import {openDB} from "./lib/idb/index.js";
+
+const opened = openDB(`musicclass ${new URL("../", import.meta.url).pathname}`, 1, {
+  upgrade: database => database.createObjectStore("songs", {keyPath: "key", autoIncrement: true}),
 });
 
-async function run(mode, action) {
-  const transaction = (await opened).transaction("songs", mode), request = action(transaction.objectStore("songs"));
-  return new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve(request.result);
-    transaction.onabort = () => reject(transaction.error); // such as a full disk
-  });
-}
-
-export const loadSongs = () => run("readonly", songs => songs.getAll());
+export const loadSongs = async () => (await opened).getAll("songs");
 /** Returns the song's key. */
-export const saveSong = song => run("readwrite", songs => songs.put(song));
-export const deleteSong = key => run("readwrite", songs => songs.delete(key));
+export const saveSong = async song => (await opened).put("songs", song);
+export const deleteSong = async key => (await opened).delete("songs", key);

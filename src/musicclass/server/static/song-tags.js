@@ -1,22 +1,16 @@
 // A file's tags, by jsmediatags (ID3, MP4, FLAC).
 import {createElement} from "./dom.js";
 
-const library = new Promise(resolve => document.head.append(createElement("script", {
-  src: new URL("jsmediatags/jsmediatags.min.js", import.meta.url).href,
-  onload: () => resolve(window.jsmediatags), onerror: () => resolve(null),
+const loaded = new Promise(resolve => document.head.append(createElement("script", { // it isn't a module
+  src: new URL("lib/jsmediatags/jsmediatags.min.js", import.meta.url).href, onload: resolve, onerror: resolve,
 })));
 
 /** {title, artist, cover}, what there is of them; `cover` is the URL of an image. */
 export async function readTags(file) {
-  const reader = await library;
-  if (!reader) return {};
-  const tags = await new Promise(resolve => {
-    try {
-      reader.read(file, {onSuccess: found => resolve(found.tags), onError: () => resolve({})});
-    } catch {
-      resolve({});
-    }
-  });
+  await loaded;
+  const tags = await new Promise((resolve, reject) => {
+    window.jsmediatags.read(file, {onSuccess: found => resolve(found.tags), onError: reject});
+  }).catch(() => ({}));
   const {data, format} = tags.picture ?? {}, text = value => typeof value === "string" && value.trim() || undefined;
   const cover = data && URL.createObjectURL(new Blob([Uint8Array.from(data)], {type: format}));
   return {title: text(tags.title), artist: text(tags.artist), cover};
