@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export MUSICCLASS_CACHE ?= $(CURDIR)/.cache
 
 .PHONY: demo test test-slow lint fuzz clean
-demo: .venv/demo.done
+demo: $(firstword $(wildcard .venv/test.done) .venv/demo.done)
 	$(BIN)/python scripts/make_clips.py demo
 	$(BIN)/musicclass predict demo --model gtzan --plot demo
 

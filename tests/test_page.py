@@ -21,7 +21,7 @@ import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from musicclass import tagger
 from musicclass.library.genre_tags import read_genres
@@ -254,11 +254,13 @@ def test_explanation_in_the_browser_is_that_of_the_server(
 @pytest.mark.slow
 def test_explanation_is_shown_and_played(page: Page, songs: list[Path]) -> None:
     add_songs(page, songs[1])
-    button = page.get_by_role("button", name="Why?")
-    button.click()
+    button, requests = page.get_by_role("button", name="Why?"), []
+    page.on("request", lambda request: requests.append(request.url))
+    button.click(click_count=3)
     said = page.locator(".explanation p").first
     expect(said).to_contain_text("evidence for electronic", timeout=pages.TIMEOUT)
     expect(button).to_have_attribute("aria-expanded", "true")
+    assert sum("explain" in url for url in requests) == 1
     start = re.search(r"at (\d+):(\d+)", said.text_content() or "")
     assert start
     page.get_by_role("button", name="Play these parts").click()
@@ -385,6 +387,20 @@ def test_songs_outlast_the_page_and_are_listed_once(page: Page, songs: list[Path
 
 
 @pytest.mark.slow
+def test_songs_that_fail_while_the_page_loads_are_listed_once(page: Page, songs: list[Path]) -> None:
+    held: list[Any] = []
+    page.route("**/static/example.json", lambda route: held.append(route))
+    page.reload()
+    page.set_input_files("#files", songs[3])
+    expect(page.locator("#status")).to_have_text("0 of 1 song classified, 1 failed.")
+    page.wait_for_timeout(300)  # it is stored
+    held[0].continue_()
+    expect(page.locator("#genre-chips li").first).to_be_attached()
+    page.wait_for_timeout(300)  # stored songs are listed
+    expect(page.locator("#status")).to_have_text("0 of 1 song classified, 1 failed.")
+
+
+@pytest.mark.slow
 def test_songs_wait_for_a_server_that_is_away(browser: Browser, server: httpx.Client, songs: list[Path]) -> None:
     page = browser.new_page()  # requests fail here, so its console has errors
     page.goto(str(server.base_url))
@@ -392,6 +408,7 @@ def test_songs_wait_for_a_server_that_is_away(browser: Browser, server: httpx.Cl
     page.route("**/v1/**", lambda route: route.abort())
     page.set_input_files("#files", songs[1])
     expect(page.locator(".progress")).to_contain_text("Waiting for the server")
+    expect(page.locator("progress:indeterminate")).to_be_visible()
     page.unroute("**/v1/**")
     expect(page.locator("#status")).to_have_text("1 of 1 song classified.", timeout=pages.TIMEOUT)
     page.close()
@@ -480,8 +497,31 @@ def test_many_songs_are_a_list_with_tags_labels_and_shares(page: Page, songs: li
     page.get_by_label("Show").fill("ärtist")
     expect(page.locator("#cards article:visible")).to_have_count(1)
     page.reload()
+    expect(page.locator(".names h2")).to_have_text(["Title <b>", *(file.name for file in files[1:])])
     row.get_by_role("button", name="Details").click()
     expect(page.get_by_label("Right genre of 0.mp3")).to_have_value("synthwave")
+
+
+def test_genres_that_change_places_keep_the_focus(page: Page, songs: list[Path], tmp_path: Path) -> None:
+    def set_genre(route: Route) -> None:
+        if route.request.method != "GET":
+            return route.continue_()
+        response = route.fetch()
+        job = response.json()
+        if job["state"] == "done":
+            job["prediction"]["genre"] = re.split(r"[ .]", job["file"])[0]
+        return route.fulfill(response=response, json=job)
+
+    page.route("**/v1/jobs/*", set_genre)
+    samples, rate = soundfile.read(songs[1])
+    files = [tmp_path / f"{name}.wav" for name in ("jazz 1", "jazz 2", "pop 1", "pop 2", "rock", "pop 3")]
+    for file in files:
+        soundfile.write(file, samples[: 3 * rate], rate)
+    add_songs(page, *files[:5])
+    page.get_by_role("button", name="pop 2", exact=True).focus()
+    add_songs(page, files[5])
+    expect(page.locator("#shares button").first).to_have_text("pop 3")
+    expect(page.get_by_role("button", name="pop 3", exact=True)).to_be_focused()
 
 
 @pytest.mark.slow
@@ -518,6 +558,7 @@ def test_controls_name_their_songs_and_keep_the_focus(page: Page, songs: list[Pa
     expect(page.locator("#cards article:visible")).to_have_count(1)
     page.get_by_role("button", name="Remove Broken.mp3").press("Enter")
     expect(page.get_by_role("button", name="Choose songs")).to_be_focused()  # the other song is hidden
+    expect(page.get_by_label("Show")).to_be_visible()  # so that it can be shown again
 
 
 @pytest.mark.slow
@@ -536,6 +577,8 @@ def test_large_text_and_forced_colors_lose_nothing(page: Page, songs: list[Path]
     page.emulate_media(forced_colors="active")
     views = page.locator(".toggle button").evaluate_all(BACKGROUNDS)
     assert views[0] == views[2] != views[1]  # the list is shown
+    [playhead] = page.locator("#scope").evaluate_all(BACKGROUNDS.replace("each)", "each, '::after')"))
+    assert playhead != views[0]
     page.get_by_role("button", name="Cards").click()
     parts = page.locator(".stack i").evaluate_all(BACKGROUNDS)
     assert len(set(parts)) > 5
@@ -552,6 +595,15 @@ def test_listening_that_fails_says_why(browser: Browser, server: httpx.Client) -
         page.get_by_role("button", name="Listen", exact=True).press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("Can't listen (no device)")
         expect(page.get_by_role("button", name="Listen", exact=True)).to_be_focused()
+        page.evaluate("""() => {
+            delete navigator.mediaDevices.getUserMedia;
+            const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = async options => window.stream = await open(options);
+            MediaRecorder.prototype.start = () => { throw new Error("no recorder"); };
+        }""")
+        page.get_by_role("button", name="Listen", exact=True).press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("Can't listen (no recorder)")
+        page.wait_for_function("() => stream.getTracks().every(track => track.readyState === 'ended')")
 
 
 @pytest.mark.slow
@@ -820,7 +872,7 @@ def test_reports_work_offline_and_are_accessible(
                 expect(files).to_have_text(["b.mp3", "<b>.mp3", "c.mp3bad"])
                 page.get_by_role("button", name="File").click()
                 expect(files.first).to_have_text("<b>.mp3")
-                expect(page.locator("#files tbody tr").first).to_have_text("<b>.mp3jazz mellow>99%1:05")
+                expect(page.locator("#files tbody tr").first).to_have_text("<b>.mp3 jazz mellow >99%1:05")
                 page.get_by_role("button", name="failed").click()
                 expect(files).to_have_text(["c.mp3bad"])
                 page.get_by_role("button", name="all").click()

@@ -1,17 +1,5 @@
-// Elements, files and numbers: helpers of all pages and of the library's report.
+// Helpers of all pages and of the library's report.
 export const $ = id => document.getElementById(id);
-
-/** An element with properties or attributes, CSS properties (`css`), and children: nodes or text. */
-export function createElement(name, {css = {}, ...attributes} = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key in node) node[key] = value;
-    else node.setAttribute(key, value);
-  }
-  for (const [key, value] of Object.entries(css)) node.style.setProperty(key, value);
-  node.append(...children);
-  return node;
-}
 
 export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}%`;
 /** A probability as text; never 100%, since no prediction is certain. */
@@ -27,7 +15,7 @@ export function clock(seconds) {
 
 /** Let the browser save a blob as a file. */
 export function saveFile(blob, name) {
-  const link = createElement("a", {href: URL.createObjectURL(blob), download: name});
+  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(blob), download: name});
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

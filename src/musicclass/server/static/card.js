@@ -17,10 +17,10 @@ export const explainSong = async (song, onProgress) =>
 
 export async function toggleExplanation(song) {
   song.explained = !song.explained;
-  if (!song.explained || song.why) return;
-  Object.assign(song, {explaining: WAITING, problem: ""});
+  if (!song.explained || song.why || song.explaining) return;
+  Object.assign(song, {explaining: WAITING, progress: "", problem: ""});
   try {
-    const explanation = await explainSong(song, share => { song.explaining = `${WAITING} ${percent(share)}`; });
+    const explanation = await explainSong(song, share => { song.progress = percent(share); });
     song.why = explanationText(explanation);
   } catch ({message}) {
     song.problem = message;

@@ -54,9 +54,10 @@ async function record(current) {
     if (blocks.length * data.length > SECONDS * context.sampleRate) blocks.shift();
   };
   context.createMediaStreamSource(audio).connect(capture);
-  const recorder = current.recorder = new MediaRecorder(audio);
+  const recorder = new MediaRecorder(audio);
   recorder.ondataavailable = ({data}) => chunks.push(data);
   recorder.start();
+  Object.assign(current, {recorder, stopped: new Promise(resolve => { recorder.onstop = resolve; })});
   tracks[0].onended = () => stop(true); // the tab was closed, or the device unplugged
 }
 
@@ -91,12 +92,13 @@ function show(answer) {
 const announce = Alpine.throttle(() => { live.spoken = $("live-genre").textContent; }, 1000 * SPOKEN_SECONDS);
 
 async function stop(keep) {
-  const {add, recorder, stream, context, timer, chunks, start} = session;
+  const {add, recorder, stopped, stream, context, timer, chunks, start} = session;
   clearInterval(timer);
   session = null;
   live.isOpen = false;
   Alpine.nextTick(() => $("listen").focus());
-  if (recorder) await new Promise(resolve => { recorder.onstop = resolve; recorder.stop(); });
+  if (recorder?.state === "recording") recorder.stop(); // it stops by itself where its tracks end
+  await stopped;
   stream?.getTracks().forEach(track => track.stop());
   context?.close();
   if (!keep) return;

@@ -21,7 +21,7 @@ export function setUpPlayer(given) {
     get shown() { return player.pointed ?? player.time; },
     get magnification() { return 2 ** player.zoom; },
     get explained() { return player.spectrogram && player.song.explanation ? [player.song] : []; },
-    summaryAt: seconds => summary(segmentAt(Alpine.raw(player.song.prediction), seconds)),
+    summaryAt: seconds => summary(segmentAt(player.song.prediction, seconds)),
     playBySpace: event => {
       if (event.target.closest("button, input:not([type=range]), select, summary, a")) return;
       event.preventDefault();
@@ -30,10 +30,10 @@ export function setUpPlayer(given) {
   }));
   Alpine.effect(() => { audio.volume = player.volume; });
   const actions = {play, pause: () => audio.pause(), previoustrack: () => step(-1), nexttrack: () => step(1)};
-  for (const [name, action] of Object.entries(actions)) navigator.mediaSession?.setActionHandler(name, action);
+  for (const [name, action] of Object.entries(actions)) navigator.mediaSession.setActionHandler(name, action);
 }
 
-const isCurrent = song => Alpine.raw(song) === Alpine.raw(player.song);
+const isCurrent = song => song === player.song;
 export const isPlaying = song => isCurrent(song) && player.playing;
 export const togglePlay = song => isPlaying(song) ? audio.pause() : playFrom(song);
 
@@ -61,10 +61,8 @@ function load(song) {
   close();
   audio.src = URL.createObjectURL(song.file);
   Object.assign(player, {song, pointed: null, zoom: 0, problem: ""});
-  if (navigator.mediaSession) {
-    const artwork = song.cover ? [{src: song.cover}] : [];
-    navigator.mediaSession.metadata = new MediaMetadata({title: song.title, artist: song.artist, artwork});
-  }
+  const {title, artist, cover} = song, artwork = cover ? [{src: cover}] : [];
+  navigator.mediaSession.metadata = new MediaMetadata({title, artist, artwork});
   showSpectrogram(player.spectrogram);
   follow();
 }

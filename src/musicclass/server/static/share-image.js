@@ -1,5 +1,4 @@
 // A song's card as an image to keep or to send.
-import {createElement} from "./dom.js";
 import {domToBlob} from "./lib/screenshot/index.mjs";
 
 const CONTROLS = "button, label, details, .explanation, .similar-songs", MARGIN = 20; // pixels
@@ -13,7 +12,7 @@ export function renderCard(card) {
     font: false, // no web fonts are embedded
     filter: node => !node.matches?.(CONTROLS),
     onCloneEachNode: removeDirectives,
-    onCloneNode: clone => clone.firstElementChild.append(createElement("small", {}, "musicclass")),
+    onCloneNode: clone => clone.firstElementChild.append("musicclass"),
   });
 }
 

@@ -1,4 +1,4 @@
-// Songs that outlast their page, in IndexedDB: {key, file, inBrowser, prediction, error}.
+// Songs that outlast their page, in IndexedDB: {key, number, file, inBrowser, prediction, error, label}.
 import {openDB} from "./lib/idb/index.js";
 
 const opened = openDB(`musicclass ${new URL("../", import.meta.url).pathname}`, 1, {

@@ -1,7 +1,5 @@
-// A file's tags, by jsmediatags (ID3, MP4, FLAC).
-import {createElement} from "./dom.js";
-
-const loaded = new Promise(resolve => document.head.append(createElement("script", { // it isn't a module
+// A file's tags, by jsmediatags (ID3, MP4, FLAC), which isn't a module.
+const loaded = new Promise(resolve => document.head.append(Object.assign(document.createElement("script"), {
   src: new URL("lib/jsmediatags/jsmediatags.min.js", import.meta.url).href, onload: resolve, onerror: resolve,
 })));
 

@@ -20,16 +20,17 @@ const page = Alpine.reactive({
   songs: [], genres: [], example: null, problem: "", skipped: 0, duplicates: 0,
   filter: "", order: "added", view: null, inBrowser: false, loading: false, mode: OFF,
 });
-let added = 0, announced = 0;
+let added = Date.now(), announced = 0; // numbers of songs; they grow from visit to visit
 
 async function start() {
-  const {genres, name} = await loadCard(), example = await fetchJson("static/example.json");
+  const songs = loadSongs().catch(() => []); // of earlier visits; without storage, the page asks before it is left
+  const {genres, name} = await loadCard(), example = await fetchJson("static/example.json").catch(() => ({}));
   Object.assign(page, {genres, example: example.model === name ? Object.freeze(example) : null});
-  for (const saved of await loadSongs().catch(() => [])) { // without storage, the page asks before it is left
+  for (const saved of (await songs).sort((a, b) => a.number - b.number)) {
     const {prediction} = saved, song = addSong(saved.file, saved);
     const isCurrent = prediction?.model === name && genres.every(genre => genre in prediction.probabilities);
     if (isCurrent) finish(song, prediction);
-    else fail(song, prediction ? "classified by another model; try again" : song.error);
+    else fail(song, prediction ? "classified by another model; try again" : saved.error);
   }
 }
 
@@ -46,7 +47,7 @@ function addFiles(files, skipped = 0) {
 }
 
 function addSong(file, saved = {}) {
-  const {name} = file, number = added++;
+  const {name} = file, number = saved.number ?? added++;
   const song = Alpine.reactive({...saved, file, name, title: name, number, abort: new AbortController()});
   enqueue(song);
   page.songs.push(song);
@@ -55,7 +56,7 @@ function addSong(file, saved = {}) {
 }
 
 /** Without a share, the progress is indeterminate. */
-const enqueue = song => Object.assign(song, {state: "queued", progress: "Queued", share: 0});
+const enqueue = song => Object.assign(song, {state: "queued", error: undefined, progress: "Queued", share: 0});
 const inState = (...states) => page.songs.filter(({state}) => states.includes(state));
 
 function classifyNext() {
@@ -80,7 +81,7 @@ async function classifyFile(song, inBrowser) {
 }
 
 const finish = (song, prediction) =>
-  Object.assign(song, {state: "done", error: undefined, prediction: Object.freeze(prediction)});
+  Object.assign(song, {state: "done", prediction: Object.freeze(prediction)});
 
 function fail(song, message) {
   const error = message.startsWith(song.name) ? message : `${song.name}: ${message}`;
@@ -88,8 +89,8 @@ function fail(song, message) {
 }
 
 function store(song) {
-  const {file, inBrowser, prediction, error, label, key} = song;
-  return saveSong({file, inBrowser, prediction, error, label, ...key && {key}})
+  const {number, file, inBrowser, prediction, error, label, key} = song;
+  return saveSong({number, file, inBrowser, prediction, error, label, ...key && {key}})
     .then(saved => page.songs.includes(song) ? song.key = saved : deleteSong(saved))
     .catch(() => {}); // storage is full or forbidden
 }
@@ -166,8 +167,15 @@ const ORDERS = { // of predictions
   least_confident: (a, b) => byConfidence(b, a),
 };
 
+/** What has the focus gets it back, which it loses when Alpine moves it. */
+function keepFocus() {
+  const {activeElement: focused} = document;
+  Alpine.nextTick(() => { if (document.activeElement === document.body) focused.focus(); });
+}
+
 function sorted() {
   const {order, songs} = page;
+  keepFocus();
   if (order === "added") return songs;
   if (order === "name") return songs.toSorted((a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}));
   const compare = ORDERS[order] ?? ((a, b) => b.probabilities[order] - a.probabilities[order]);
@@ -208,14 +216,8 @@ function statusLive() {
 /** How many songs each genre has: [[genre, number]]. */
 function genreCounts() {
   const counts = Map.groupBy(inState("done"), ({prediction}) => prediction.genre);
+  keepFocus();
   return [...counts].map(([genre, songs]) => [genre, songs.length]).sort(([, a], [, b]) => b - a);
-}
-
-/** All songs in their order, for the cards; what has the focus gets it back, which it loses when it is moved. */
-function ordered() {
-  const {activeElement: focused} = document;
-  Alpine.nextTick(() => { if (focused.isConnected && focused !== document.activeElement) focused.focus(); });
-  return sorted();
 }
 
 // ---- what the HTML calls
@@ -240,7 +242,7 @@ function fold(section, selector) {
 
 Alpine.data("songs", () => ({
   ...onFiles(addFiles), ...onRecording(addFiles), ...card, ...presentation,
-  page, VIEWS, view, showAs, ordered, matches, isOpen, inState, genreCounts, showShare, statusText, statusLive,
+  page, VIEWS, view, showAs, sorted, matches, isOpen, inState, genreCounts, showShare, statusText, statusLive,
   retry, removeBy, removeAll, switchMode, correct, saveImage, fold, extent, probabilities, examples,
   isPlaying, togglePlay, seek, playParts, paintSpectrogram,
   comparable: () => sorted().filter(song => song.prediction && matches(song)),
