@@ -12,10 +12,10 @@ demo: $(firstword $(wildcard .venv/test.done) .venv/demo.done)
 	$(BIN)/musicclass predict demo --model gtzan --plot demo
 
 test: lint
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 test-slow: .venv/test.done
-	$(BIN)/pytest -q -m slow -n 2
+	$(BIN)/pytest -q -m slow -n 2 --dist worksteal
 
 fuzz: .venv/test.done
 	$(BIN)/python -m tests.fuzz_decoder 10000
