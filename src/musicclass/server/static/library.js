@@ -2,7 +2,7 @@
 import {address, fetchJson, loadCard, send} from "./api.js";
 import {$, count, saveFile} from "./dom.js";
 import {confidenceText} from "./prediction.js";
-import Alpine from "./ui.js";
+import Alpine, {restoreFocus} from "./ui.js";
 
 const PAGE_SIZE = 50, POLL_SECONDS = 5; // songs
 const OUTCOMES = ["changed", "failed", "skipped"]; // of files whose tags are written
@@ -36,13 +36,6 @@ const details = song => [
   song.tags, song.genre_tag && `tagged ${song.genre_tag}`, song.year,
 ].filter(Boolean).join(" · ");
 
-/** Once the page has changed: give the focus to `node` if what had it is gone or hidden. */
-async function restoreFocus(node, options) {
-  await Alpine.nextTick();
-  const {activeElement: focused, body} = document;
-  if (focused === body || !focused.checkVisibility()) node.focus(options);
-}
-
 // ---- map
 
 async function startMap() {
@@ -73,10 +66,10 @@ async function hover(row) {
 // ---- table
 
 async function showOverview(overview) {
-  const {genre} = state.filter, focused = document.activeElement;
+  const {genre} = state.filter;
   if (genre) overview.genres[genre] ??= 0;
   state.overview = Object.freeze(overview);
-  await restoreFocus(focused); // genres may have moved
+  await restoreFocus(); // genres may have moved
 }
 
 /** Show the table, again whenever `musicclass library --watch` has changed it. */

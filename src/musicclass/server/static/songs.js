@@ -12,7 +12,7 @@ import * as presentation from "./prediction.js";
 import {renderCard} from "./share-image.js";
 import {deleteSong, loadSongs, saveSong} from "./song-store.js";
 import {readTags} from "./song-tags.js";
-import Alpine from "./ui.js";
+import Alpine, {restoreFocus} from "./ui.js";
 
 const UPLOADS = 3, LIST_FROM = 5; // uploads at once; songs from which they are a list
 const OFF = "Off: songs are uploaded to this musicclass server, which doesn't store them.";
@@ -167,15 +167,9 @@ const ORDERS = { // of predictions
   least_confident: (a, b) => byConfidence(b, a),
 };
 
-/** What has the focus gets it back, which it loses when Alpine moves it. */
-function keepFocus() {
-  const {activeElement: focused} = document;
-  Alpine.nextTick(() => { if (document.activeElement === document.body) focused.focus(); });
-}
-
 function sorted() {
   const {order, songs} = page;
-  keepFocus();
+  restoreFocus();
   if (order === "added") return songs;
   if (order === "name") return songs.toSorted((a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}));
   const compare = ORDERS[order] ?? ((a, b) => b.probabilities[order] - a.probabilities[order]);
@@ -216,7 +210,7 @@ function statusLive() {
 /** How many songs each genre has: [[genre, number]]. */
 function genreCounts() {
   const counts = Map.groupBy(inState("done"), ({prediction}) => prediction.genre);
-  keepFocus();
+  restoreFocus();
   return [...counts].map(([genre, songs]) => [genre, songs.length]).sort(([, a], [, b]) => b - a);
 }
 

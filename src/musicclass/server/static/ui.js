@@ -23,4 +23,11 @@ for (const [name, format] of Object.entries({clock, confidenceText, count, cssCo
   Alpine.magic(name, () => format);
 }
 
+/** Once the page has changed: give the focus to `node`, by default what had it, if what has it is gone or hidden. */
+export async function restoreFocus(node = document.activeElement, options = {}) {
+  await Alpine.nextTick();
+  const {activeElement: focused, body} = document;
+  if (focused === body || !focused.checkVisibility()) node.focus(options);
+}
+
 export default Alpine;
