@@ -23,7 +23,7 @@ SIZES: dict[str, ViewportSize] = {
     "phone": {"width": 390, "height": 844}, "wide": {"width": 1280, "height": 800},
 }  # fmt: skip
 VIEWS = [("light", "wide"), ("dark", "phone")]  # color scheme and size
-TIMEOUT = 60_000  # ms
+TIMEOUT = 120_000  # ms
 MAX_UPLOAD = 5_000_000
 FLAGS = [
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",  # a microphone that beeps

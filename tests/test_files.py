@@ -101,7 +101,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
 
 
 def test_other_files_of_folders_are_counted_by_suffix(tmp_path):
-    for name in ("a.wav", "b.DSF", "c.dsf", "cover.jpg", "README", ".hidden"):
+    for name in ("a.wav", "b.DSF", "c.dsf", "cover.jpg", "README", ".hidden", "genres.csv.journal"):
         (tmp_path / name).touch()
     skipped = Counter()
     assert [Path(name).name for name in audio_files.files([str(tmp_path)], skipped)] == ["a.wav"]

@@ -44,7 +44,8 @@ def iter_audio_files(folder: str, skipped: Counter[str] | None = None) -> Iterat
     """The audio files below a folder: its own first, then those of its subfolders, each sorted by name.
 
     Symbolic links to folders are followed, but each folder is visited once; hidden files are skipped. The name of an
-    unreadable folder is passed on, so that the caller reports it. `skipped` counts the suffixes of other files.
+    unreadable folder is passed on, so that the caller reports it. `skipped` counts the suffixes of other files,
+    but not musicclass's own journals.
     """
     visited: set[str] = set()
     pending = [folder]
@@ -61,7 +62,7 @@ def iter_audio_files(folder: str, skipped: Counter[str] | None = None) -> Iterat
             suffix = os.path.splitext(name)[1].lower()
             if suffix in AUDIO_SUFFIXES:
                 yield os.path.join(current, name)
-            elif skipped is not None:
+            elif skipped is not None and not suffix.startswith(".journal"):  # of a table or of tags
                 skipped[suffix or "without suffix"] += 1
         visible = (name for name in subfolders if not name.startswith("."))
         pending += sorted((os.path.join(current, name) for name in visible), reverse=True)

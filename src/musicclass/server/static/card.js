@@ -28,10 +28,11 @@ export async function toggleExplanation(song) {
   song.explaining = "";
 }
 
-/** What speaks against a genre. */
+/** What speaks against a genre; only the last question is answered. */
 export async function askWhyNot(song, genre) {
-  song.against = WAITING;
-  song.against = await explainGenre(song, genre).then(evidenceAgainst, ({message}) => message);
+  Object.assign(song, {whyNot: genre, against: WAITING});
+  const against = await explainGenre(song, genre).then(evidenceAgainst, ({message}) => message);
+  if (song.whyNot === genre) song.against = against;
 }
 
 /** The songs of the served library that sound most like a song; its file is sent to the server. */
