@@ -26,7 +26,7 @@ def statuses_in(folder: Path) -> dict[str, str]:
     return {path.name: status for path, status in statuses(iter(sorted(p for p in folder.iterdir() if p.is_file())))}
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(600, marks=pytest.mark.slow)])
 def test_random_damage_ends_in_an_expected_status(tmp_path, count):
     outcome = {path.name: status for path, status in statuses(mutants(tmp_path, count, seed=0))}
     assert len(outcome) == count

@@ -196,7 +196,7 @@ def test_responses_conform_to_openapi(server):
     schema.validate()
     for operation in schema.get_all_operations():
 
-        @settings(max_examples=10, suppress_health_check=list(HealthCheck), derandomize=True)
+        @settings(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
         @given(case=operation.ok().as_strategy())
         def check(case):
             cases.append(case)

@@ -38,7 +38,7 @@ Only = Annotated[
 ]
 Offset = Annotated[int, Query(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=500)]
-Revision = Annotated[str, Query(description="of the table that the row is of; 409 when it has changed since")]
+Revision = Annotated[str, Query(description="of the table that the rows are of; 409 when it has changed since")]
 COVER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/*": {}}}, 204: {"description": "the song has no cover that can be read"},
 }  # fmt: skip
@@ -81,7 +81,7 @@ class Rows(BaseModel):
     """Songs by their rows."""
 
     rows: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1)
-    revision: str = Field("", description="of the table that the rows are of; 409 when it has changed since")
+    revision: Revision = ""
 
 
 class Corrections(Rows):

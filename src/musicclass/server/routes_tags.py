@@ -21,7 +21,7 @@ from musicclass.library.tags import Skipped, TagChange, TagMode, TagOptions
 from musicclass.prediction import UNKNOWN
 from musicclass.server.library_table import LibraryTable, LibraryTrack
 from musicclass.server.problem_details import ProblemError
-from musicclass.server.routes_library import check_revision, find_tracks, local_file
+from musicclass.server.routes_library import Revision, check_revision, find_tracks, local_file
 from musicclass.server.settings import ServerSettings
 
 Outcome = Literal["changed", "skipped", "failed"]
@@ -33,7 +33,7 @@ class TagRequest(BaseModel):
     rows: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(
         None, description="without them, all corrected songs and those above the confidence that `tag` uses"
     )
-    revision: str = Field("", description="of the table that the rows are of; 409 when it has changed since")
+    revision: Revision = ""
     mode: TagMode = Field(TagMode.only_missing, description="for files that have a genre")
     dry_run: bool = Field(True, description="only respond with what would be written")
 

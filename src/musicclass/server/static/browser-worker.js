@@ -35,7 +35,7 @@ async function predict(samples, key) {
     start: i * seconds, end: (i + 1) * seconds,
     ...named(row(scores.window_probabilities, i), scores.window_familiarity.data[i], genre),
   }));
-  const waveform_peaks = waveformPeaks(samples), peak = Math.max(...waveform_peaks);
+  const waveform_peaks = waveformPeaks(samples), peak = largest(waveform_peaks);
   if (!(peak >= SILENCE && peak < Infinity) || segments.every(({genre}) => genre === null)) {
     throw new Error("nothing but silence or invalid samples; check how it was recorded or exported");
   }

@@ -173,6 +173,8 @@ function play(song) {
 
 Alpine.data("library", () => ({
   state, details, drawMap, hover, choose, findSimilar, correct, play, playRow, proposeTags,
+  coverOf: ({row}) => `v1/library/songs/${row}/cover?revision=${revision}`,
+  showGenre: genre => list({genre: genre === state.filter.genre ? "" : genre}).catch(showError),
   list: changes => list(changes).catch(showError),
   showMore: () => showMore().catch(showError),
   savePlaylist: () => fetchBytes("v1/library/playlist", json("POST", {rows: state.rows, revision}))

@@ -16,10 +16,9 @@ let spans = [], frame = 0, callbacks;
 export function setUpPlayer(given) {
   callbacks = given;
   Alpine.data("player", () => ({
-    player, failed, follow, followSpans, leave, parts, playFrom, scroll, seek, showSpectrogram, step, ticks, timeAt,
-    togglePlay,
+    player, failed, follow, followSpans, leave, magnification, parts, playFrom, scroll, seek, showSpectrogram, step,
+    ticks, timeAt, togglePlay,
     get shown() { return player.pointed ?? player.time; },
-    get magnification() { return 2 ** player.zoom; },
     get explained() { return player.spectrogram && player.song.explanation ? [player.song] : []; },
     summaryAt: seconds => summary(segmentAt(player.song.prediction, seconds)),
     playBySpace: event => {
@@ -33,6 +32,7 @@ export function setUpPlayer(given) {
   for (const [name, action] of Object.entries(actions)) navigator.mediaSession.setActionHandler(name, action);
 }
 
+const magnification = () => 2 ** player.zoom;
 const isCurrent = song => song === player.song;
 export const isPlaying = song => isCurrent(song) && player.playing;
 export const togglePlay = song => isPlaying(song) ? audio.pause() : playFrom(song);
@@ -136,7 +136,7 @@ async function showSpectrogram(isShown) {
 
 /** The seconds [start, end] that are shown: all, or a part around the playhead. */
 function view() {
-  const {duration} = player.song.prediction, length = duration / 2 ** player.zoom;
+  const {duration} = player.song.prediction, length = duration / magnification();
   const start = Math.min(duration - length, Math.max(0, player.time - length / 2));
   return [start, start + length];
 }
@@ -145,7 +145,7 @@ const scroll = node => { node.parentNode.scrollLeft = view()[0] / player.song.pr
 
 /** The times that the axis names. */
 function ticks() {
-  const {duration} = player.song.prediction, shown = duration / 2 ** player.zoom;
+  const {duration} = player.song.prediction, shown = duration / magnification();
   const tick = TICKS.find(seconds => seconds * MAX_TICKS >= shown) ?? TICKS.at(-1);
   return Array.from({length: Math.ceil(duration / tick - 1 / 3)}, (_, i) => i * tick);
 }

@@ -169,7 +169,6 @@ const ORDERS = { // of predictions
 
 function sorted() {
   const {order, songs} = page;
-  restoreFocus();
   if (order === "added") return songs;
   if (order === "name") return songs.toSorted((a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}));
   const compare = ORDERS[order] ?? ((a, b) => b.probabilities[order] - a.probabilities[order]);
@@ -210,12 +209,16 @@ function statusLive() {
 /** How many songs each genre has: [[genre, number]]. */
 function genreCounts() {
   const counts = Map.groupBy(inState("done"), ({prediction}) => prediction.genre);
-  restoreFocus();
   return [...counts].map(([genre, songs]) => [genre, songs.length]).sort(([, a], [, b]) => b - a);
 }
 
 // ---- what the HTML calls
 
+/** A list that the page shows: the focus stays where it is when the order changes. */
+const keepFocus = list => {
+  restoreFocus();
+  return list;
+};
 /** The place of a time span in a box of a whole track. */
 const extent = (start, end, {duration}) =>
   ({left: percent(start / duration, 3), width: percent((end - start) / duration, 3)});
@@ -236,8 +239,8 @@ function fold(section, selector) {
 
 Alpine.data("songs", () => ({
   ...onFiles(addFiles), ...onRecording(addFiles), ...card, ...presentation,
-  page, VIEWS, view, showAs, sorted, matches, isOpen, inState, genreCounts, showShare, statusText, statusLive,
-  retry, removeBy, removeAll, switchMode, correct, saveImage, fold, extent, probabilities, examples,
+  page, VIEWS, view, showAs, keepFocus, sorted, matches, isOpen, inState, genreCounts, showShare, statusText,
+  statusLive, retry, removeBy, removeAll, switchMode, correct, saveImage, fold, extent, probabilities, examples,
   isPlaying, togglePlay, seek, playParts, paintSpectrogram,
   comparable: () => sorted().filter(song => song.prediction && matches(song)),
   showsShares: () => inState("done").length >= LIST_FROM,
